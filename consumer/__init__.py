@@ -1,0 +1,1 @@
+"""Turns the images of AI generators into durable objects, rows and events."""

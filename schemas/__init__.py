@@ -1,0 +1,1 @@
+"""The wire: events, reasons and broker topology, as pydantic models and frozen values."""
