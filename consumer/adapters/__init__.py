@@ -1,0 +1,1 @@
+"""One driver each, translating its errors at the border."""

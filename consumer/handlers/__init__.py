@@ -1,0 +1,1 @@
+"""One callable per event type, on ports."""

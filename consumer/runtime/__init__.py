@@ -1,0 +1,1 @@
+"""What is running while the program runs, on ports."""

@@ -1,0 +1,98 @@
+"""The environment variables that both ends share, and how a wrong one is told: one sentence each."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SEE: Final = "(see .env.example)"
+
+
+class SettingsError(Exception):
+    """Settings are missing or wrong; `sentences` has one for each, and none holds a secret."""
+
+    def __init__(self, sentences: list[str]) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+def url_with(*schemes: str) -> AfterValidator:
+    """Refuses a secret URL of any other scheme, or without a host, and never repeats what it was given."""
+
+    def check(url: SecretStr) -> SecretStr:
+        if not re.match(rf"({'|'.join(schemes)})://[^/\s]", url.get_secret_value()):
+            raise ValueError(
+                f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host"
+            )
+        return url
+
+    return AfterValidator(check)
+
+
+class Environment(BaseSettings):
+    """Settings that come from the environment, then from `.env` in the working directory, then from defaults."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,  # `OSS_BUCKET=` in a copied .env.example means: not set
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+    )
+
+
+class AmqpSettings(Environment):
+    """Where RabbitMQ is."""
+
+    amqp_url: Annotated[SecretStr, url_with("amqp", "amqps")] = SecretStr(
+        "amqp://guest:guest@localhost:5672/"
+    )
+    """RabbitMQ, `amqp://` or `amqps://`. The default is what a fresh RabbitMQ listens on."""
+
+
+class TempDirSettings(Environment):
+    """Where generators put the files that `file:` URLs name."""
+
+    temp_dir: Path = Field(default=Path("/tmp/dream-factory"))  # noqa: S108 the directory that users know
+    """A directory on one file system that all generators and workers share. The default is the old backend's."""
+
+
+Settings = TypeVar("Settings", bound=Environment)
+
+
+def load(make: Callable[[], Settings]) -> Settings:
+    """The settings that `make` reads.
+
+    Raises:
+        SettingsError: with one sentence for each that is missing or wrong.
+    """
+    try:
+        return make()
+    except ValidationError as error:
+        # The cause carries the input, and the input may be a secret.
+        raise SettingsError(_sentences(error)) from None
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    details = error.errors(include_input=False, include_url=False)
+    names = [str(detail["loc"][0]).upper() if detail["loc"] else "" for detail in details]
+    missing = [name for name, detail in zip(names, details, strict=True) if detail["type"] == "missing"]
+    wrong = [
+        f"{name or 'the settings'} {_predicate(detail['msg'])} {_SEE}"
+        for name, detail in zip(names, details, strict=True)
+        if detail["type"] != "missing"
+    ]
+    return [f"{_subject(missing)} is incomplete: set {', '.join(missing)} {_SEE}"] * bool(missing) + wrong
+
+
+def _subject(missing: list[str]) -> str:
+    return "OSS configuration" if all(name.startswith("OSS_") for name in missing) else "the configuration"
+
+
+def _predicate(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message[0].lower() + message[1:]

@@ -1,0 +1,109 @@
+"""What exists in the broker: names and arguments, as frozen values.
+
+Arguments cannot change without deleting a queue, and a queue that differs from what is declared closes the
+channel. Treat every value here as frozen once released.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+Arguments: TypeAlias = MappingProxyType[str, str | int | bool]
+
+EXCHANGE: Final = "images"
+"""The durable topic exchange of all events, in and out; the routing key is the event's type."""
+
+WORK_QUEUE: Final = "image-uploads"
+DEAD_QUEUE: Final = "image-uploads.dead"
+CLEANUP_QUEUE: Final = "cleanup"
+CLEANUP_SCHEDULE_QUEUE: Final = "cleanup.schedule"
+
+X_ATTEMPT: Final = "x-attempt"
+"""Which attempt a delivery is, from 1. Absent: 1. Ours, because brokers count deliveries in three ways."""
+X_REPLAYS: Final = "x-replays"
+"""How often an operator has moved this message back from the dead queue. Absent: 0."""
+X_REASON: Final = "x-reason"
+X_DETAIL: Final = "x-detail"
+X_FAILED_AT: Final = "x-failed-at"
+X_WORKER: Final = "x-worker"
+
+_DELIVERY_LIMIT: Final = 100  # the last fence against a message that kills whoever takes it
+_NO_DELIVERY_LIMIT: Final = 1_000_000  # absent would be 20 on RabbitMQ 4, and reading must not delete
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One durable queue: its arguments, and the routing keys that bind it to the exchange."""
+
+    name: str
+    arguments: Arguments
+    bindings: tuple[str, ...] = field(default=())
+
+
+def rung_queue(delay_s: int) -> str:
+    """Name of the queue that holds a message for `delay_s` seconds."""
+    return f"{WORK_QUEUE}.retry.{delay_s}s"
+
+
+def queues(retry_delays_s: Sequence[int]) -> tuple[Queue, ...]:
+    """Every queue, dead-letter targets before what dead-letters into them.
+
+    A source whose target is missing tries again only after three minutes, hence the order.
+    """
+    return (
+        _quorum(DEAD_QUEUE, **{"x-delivery-limit": _NO_DELIVERY_LIMIT}),
+        _quorum(
+            WORK_QUEUE,
+            bindings=("image.generated",),
+            dead_letters_into=DEAD_QUEUE,
+            **{"x-delivery-limit": _DELIVERY_LIMIT},
+        ),
+        *(
+            _quorum(
+                rung_queue(delay_s),
+                dead_letters_into=WORK_QUEUE,
+                **{"x-delivery-limit": _NO_DELIVERY_LIMIT, "x-message-ttl": delay_s * 1000},
+            )
+            for delay_s in retry_delays_s
+        ),
+        _classic(
+            CLEANUP_QUEUE,
+            bindings=("cleanup.requested",),
+            **{"x-max-length": 16, "x-overflow": "reject-publish", "x-single-active-consumer": True},
+        ),
+        # Classic on purpose: it alone takes exactly one of fifty racing publishers, which is what makes the
+        # schedule's one pending message. A tick that is lost is armed again.
+        _classic(
+            CLEANUP_SCHEDULE_QUEUE,
+            **{
+                "x-max-length": 1,
+                "x-overflow": "reject-publish",
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": CLEANUP_QUEUE,
+            },
+        ),
+    )
+
+
+def _quorum(
+    name: str,
+    *,
+    bindings: tuple[str, ...] = (),
+    dead_letters_into: str | None = None,
+    **arguments: str | int,
+) -> Queue:
+    if dead_letters_into is not None:
+        # At most once, which is the default, loses what moves while a node dies.
+        # Source: RabbitMQ documentation, "Quorum Queues", at-least-once dead lettering.
+        arguments |= {
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": dead_letters_into,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+    return Queue(name, MappingProxyType({"x-queue-type": "quorum"} | arguments), bindings)
+
+
+def _classic(name: str, *, bindings: tuple[str, ...] = (), **arguments: str | int | bool) -> Queue:
+    return Queue(name, MappingProxyType({"x-queue-type": "classic"} | arguments), bindings)
