@@ -77,9 +77,7 @@ class OssSettings(Environment):
         min_length=1, validation_alias=AliasChoices("OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID")
     )
     """The access key's id. Required."""
-    oss_secret: SecretStr = Field(
-        min_length=1, validation_alias=AliasChoices("OSS_SECRET", "OSS_ACCESS_KEY_SECRET")
-    )
+    oss_secret: SecretStr = Field(min_length=1, validation_alias=AliasChoices("OSS_SECRET", "OSS_ACCESS_KEY_SECRET"))
     """The access key's secret. Required."""
     oss_session_token: SecretStr | None = None
     """The token of temporary (STS) credentials. Default: none, for a RAM user's own key."""
@@ -106,9 +104,7 @@ class OssSettings(Environment):
     @property
     def base_url(self) -> str:
         """Public base of object URLs, without a slash at its end."""
-        return (self.oss_base_url or f"https://{self.oss_bucket}.oss-{self.oss_region}.aliyuncs.com").rstrip(
-            "/"
-        )
+        return (self.oss_base_url or f"https://{self.oss_bucket}.oss-{self.oss_region}.aliyuncs.com").rstrip("/")
 
 
 class SourceSettings(TempDirSettings):

@@ -24,9 +24,7 @@ def url_with(*schemes: str) -> AfterValidator:
 
     def check(url: SecretStr) -> SecretStr:
         if not re.match(rf"({'|'.join(schemes)})://[^/\s]", url.get_secret_value()):
-            raise ValueError(
-                f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host"
-            )
+            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
         return url
 
     return AfterValidator(check)
@@ -48,9 +46,7 @@ class Environment(BaseSettings):
 class AmqpSettings(Environment):
     """Where RabbitMQ is."""
 
-    amqp_url: Annotated[SecretStr, url_with("amqp", "amqps")] = SecretStr(
-        "amqp://guest:guest@localhost:5672/"
-    )
+    amqp_url: Annotated[SecretStr, url_with("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
     """RabbitMQ, `amqp://` or `amqps://`. The default is what a fresh RabbitMQ listens on."""
 
 

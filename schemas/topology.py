@@ -5,11 +5,12 @@ channel. Treat every value here as frozen once released.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-Arguments: TypeAlias = MappingProxyType[str, str | int | bool]
+Argument: TypeAlias = str | int | bool
+Arguments: TypeAlias = MappingProxyType[str, Argument]
 
 EXCHANGE: Final = "images"
 """The durable topic exchange of all events, in and out; the routing key is the event's type."""
@@ -38,7 +39,7 @@ class Queue:
 
     name: str
     arguments: Arguments
-    bindings: tuple[str, ...] = field(default=())
+    bindings: tuple[str, ...] = ()
 
 
 def rung_queue(delay_s: int) -> str:
@@ -52,58 +53,56 @@ def queues(retry_delays_s: Sequence[int]) -> tuple[Queue, ...]:
     A source whose target is missing tries again only after three minutes, hence the order.
     """
     return (
-        _quorum(DEAD_QUEUE, **{"x-delivery-limit": _NO_DELIVERY_LIMIT}),
-        _quorum(
+        Queue(DEAD_QUEUE, _quorum({"x-delivery-limit": _NO_DELIVERY_LIMIT})),
+        Queue(
             WORK_QUEUE,
+            _quorum({"x-delivery-limit": _DELIVERY_LIMIT} | _moves_into(DEAD_QUEUE)),
             bindings=("image.generated",),
-            dead_letters_into=DEAD_QUEUE,
-            **{"x-delivery-limit": _DELIVERY_LIMIT},
         ),
         *(
-            _quorum(
+            Queue(
                 rung_queue(delay_s),
-                dead_letters_into=WORK_QUEUE,
-                **{"x-delivery-limit": _NO_DELIVERY_LIMIT, "x-message-ttl": delay_s * 1000},
+                _quorum(
+                    {"x-delivery-limit": _NO_DELIVERY_LIMIT, "x-message-ttl": delay_s * 1000} | _moves_into(WORK_QUEUE)
+                ),
             )
             for delay_s in retry_delays_s
         ),
-        _classic(
+        Queue(
             CLEANUP_QUEUE,
+            _classic({"x-max-length": 16, "x-overflow": "reject-publish", "x-single-active-consumer": True}),
             bindings=("cleanup.requested",),
-            **{"x-max-length": 16, "x-overflow": "reject-publish", "x-single-active-consumer": True},
         ),
         # Classic on purpose: it alone takes exactly one of fifty racing publishers, which is what makes the
         # schedule's one pending message. A tick that is lost is armed again.
-        _classic(
+        Queue(
             CLEANUP_SCHEDULE_QUEUE,
-            **{
-                "x-max-length": 1,
-                "x-overflow": "reject-publish",
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": CLEANUP_QUEUE,
-            },
+            _classic(
+                {
+                    "x-max-length": 1,
+                    "x-overflow": "reject-publish",
+                    "x-dead-letter-exchange": "",
+                    "x-dead-letter-routing-key": CLEANUP_QUEUE,
+                }
+            ),
         ),
     )
 
 
-def _quorum(
-    name: str,
-    *,
-    bindings: tuple[str, ...] = (),
-    dead_letters_into: str | None = None,
-    **arguments: str | int,
-) -> Queue:
-    if dead_letters_into is not None:
-        # At most once, which is the default, loses what moves while a node dies.
-        # Source: RabbitMQ documentation, "Quorum Queues", at-least-once dead lettering.
-        arguments |= {
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": dead_letters_into,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-    return Queue(name, MappingProxyType({"x-queue-type": "quorum"} | arguments), bindings)
+def _moves_into(target: str) -> dict[str, Argument]:
+    # At most once, which is the default, loses what moves while a node dies.
+    # Source: RabbitMQ documentation, "Quorum Queues", at-least-once dead lettering.
+    return {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": target,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
-def _classic(name: str, *, bindings: tuple[str, ...] = (), **arguments: str | int | bool) -> Queue:
-    return Queue(name, MappingProxyType({"x-queue-type": "classic"} | arguments), bindings)
+def _quorum(arguments: dict[str, Argument]) -> Arguments:
+    return MappingProxyType({"x-queue-type": "quorum"} | arguments)
+
+
+def _classic(arguments: dict[str, Argument]) -> Arguments:
+    return MappingProxyType({"x-queue-type": "classic"} | arguments)
