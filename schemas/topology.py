@@ -56,14 +56,18 @@ def queues(retry_delays_s: Sequence[int]) -> tuple[Queue, ...]:
         Queue(DEAD_QUEUE, _quorum({"x-delivery-limit": _NO_DELIVERY_LIMIT})),
         Queue(
             WORK_QUEUE,
-            _quorum({"x-delivery-limit": _DELIVERY_LIMIT} | _moves_into(DEAD_QUEUE)),
+            _quorum({**_moves_into(DEAD_QUEUE), "x-delivery-limit": _DELIVERY_LIMIT}),
             bindings=("image.generated",),
         ),
         *(
             Queue(
                 rung_queue(delay_s),
                 _quorum(
-                    {"x-delivery-limit": _NO_DELIVERY_LIMIT, "x-message-ttl": delay_s * 1000} | _moves_into(WORK_QUEUE)
+                    {
+                        **_moves_into(WORK_QUEUE),
+                        "x-delivery-limit": _NO_DELIVERY_LIMIT,
+                        "x-message-ttl": delay_s * 1000,
+                    }
                 ),
             )
             for delay_s in retry_delays_s
