@@ -36,8 +36,10 @@ MAX_METADATA_BYTES: Final = 8 * 1024
 
 # Frozen: every id that this product derives hangs on it.
 _ID_NAMESPACE: Final = uuid.UUID("6f0c2f5e-9d0b-5a0c-8f57-1d3a8c6be0a4")
+_JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_USER_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._@+|:-]{0,253}$"
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def derive_id(*parts: str) -> uuid.UUID:
@@ -78,9 +80,12 @@ def _rfc3339(value: object) -> object:
 
 
 def _after_1970(time: datetime) -> datetime:
-    if time < _EPOCH:
+    if time < EPOCH:
         raise ValueError("is before 1970")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # the last hours of 9999, west of Greenwich
+        raise ValueError("is after 9999") from None
 
 
 def _wire_time(time: datetime) -> str:
@@ -106,14 +111,17 @@ def _holds_nul(value: object) -> bool:
             return "\0" in value
         case dict():
             return any(_holds_nul(part) for pair in value.items() for part in pair)
-        case list():
+        case list() | tuple():
             return any(_holds_nul(part) for part in value)
         case _:
             return False
 
 
 def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, RecursionError):
+        raise ValueError("holds what JSON cannot") from None
     if len(text.encode()) > MAX_METADATA_BYTES:
         raise ValueError(f"is longer than {MAX_METADATA_BYTES} bytes as JSON")
     if "\\u0000" in text and _holds_nul(value):
@@ -121,20 +129,28 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _string_or_digits(pattern: str) -> WithJsonSchema:
+    string = {"type": "string", "pattern": pattern, "not": {"pattern": r"\.\."}}
+    return WithJsonSchema({"anyOf": [string, {"type": "integer", "minimum": 0}]})
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
-EventId = Annotated[Text, Field(min_length=1), _at_most_bytes(255)]
-EventSource = Annotated[Text, Field(min_length=1), _at_most_bytes(512)]
+# JSON Schema counts characters, we count bytes: its limits are necessary, not sufficient.
+EventId = Annotated[Text, Field(min_length=1, json_schema_extra={"maxLength": 255}), _at_most_bytes(255)]
+EventSource = Annotated[Text, Field(min_length=1, json_schema_extra={"maxLength": 512}), _at_most_bytes(512)]
 JobId = Annotated[
     str,
-    BeforeValidator(_digits, json_schema_input_type=str | int),
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
+    BeforeValidator(_digits),
+    StringConstraints(pattern=_JOB_ID),
     AfterValidator(_no_parent),
+    _string_or_digits(_JOB_ID),
 ]
 UserId = Annotated[
     str,
-    BeforeValidator(_digits, json_schema_input_type=str | int),
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+|:-]{0,253}$"),
+    BeforeValidator(_digits),
+    StringConstraints(pattern=_USER_ID),
     AfterValidator(_no_parent),
+    _string_or_digits(_USER_ID),
 ]
 Time = Annotated[
     AwareDatetime,
@@ -143,57 +159,90 @@ Time = Annotated[
     PlainSerializer(_wire_time, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-ImageUrl = Annotated[Text, Field(min_length=1), AfterValidator(_image_url)]
+ImageUrl = Annotated[
+    Text,
+    Field(
+        min_length=1, json_schema_extra={"pattern": r"^([Hh][Tt][Tt][Pp][Ss]?|[Ff][Ii][Ll][Ee]|[Dd][Aa][Tt][Aa]):\S*$"}
+    ),
+    AfterValidator(_image_url),
+]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,  # what is said here is said in the exported JSON Schemas
+    )
 
 
 class ImageGeneratedData(_Wire):
     """An image that a generator has made, and where it is to be fetched from."""
 
     job_id: JobId
+    """The generation job; a number is taken as its digits. No `..`."""
     user_id: UserId
+    """Whose image it is; a number is taken as its digits. No `..`."""
     image_url: ImageUrl
+    """Where the image is: `https:` or `http:`; `file:`, a path inside TEMP_DIR, one file per event, deleted once
+    the event is stored or discarded; or `data:` in base64, for small images."""
     prompt: Text | None = None
+    """What the image was generated from. No NUL."""
     metadata: Metadata | None = None
+    """Anything, kept with the output: at most 8192 bytes as compact JSON in UTF-8. No NUL."""
     expires_at: Time | None = None
+    """When the output may be deleted; later than the event's `time`."""
 
 
 class ImageUploadCompletedData(_Wire):
     """A stored image: its row in `job_outputs`, and where to get it."""
 
     output_id: uuid.UUID
+    """The row's `id`."""
     cause_id: str
+    """The `id` of the `image.generated` event."""
     cause_source: str
+    """The `source` of the `image.generated` event."""
     job_id: str
     user_id: str
     image_url: str
+    """Where the stored object is; presigned, and so of limited life, where the bucket is private."""
     oss_bucket: str
     oss_key: str
     content_type: str
+    """The media type of the decoded image, such as `image/png`."""
     size_bytes: int
     width: int
+    """In pixels."""
     height: int
+    """In pixels."""
     crc64: str
+    """CRC-64/XZ of the object, an unsigned decimal number: what OSS calls `x-oss-hash-crc64ecma`."""
     prompt: str | None
     metadata: dict[str, Any] | None
     created_at: Time
+    """When the row was written."""
     expires_at: Time | None
+    """When the object may be deleted; null: never."""
 
 
 class ImageUploadFailedData(_Wire):
     """An event that ended without an object; an operator may replay it."""
 
     cause_id: str | None
+    """The `id` of the event that failed; null where it had none that is valid."""
     cause_source: str | None
+    """The `source` of the event that failed; null where it had none that is valid."""
     job_id: str
     user_id: str | None
     reason: Reason
     detail: str
+    """One line for a human."""
     attempts: int
+    """How often it was tried, from 1."""
     failed_at: Time
 
 
@@ -206,7 +255,9 @@ class ImageUploadDelayedData(_Wire):
     user_id: str
     reason: Reason
     attempt: int
+    """Which attempt was the last one, from 1."""
     held: bool
+    """Whether a dependency of ours is away, so that the attempt does not count."""
     next_try_at: Time
 
 
@@ -247,6 +298,11 @@ class ImageOutputExpiredData(_Wire):
 Data = TypeVar("Data", bound=_Wire)
 
 
+def _require_of_senders(schema: dict[str, Any]) -> None:
+    required = {*schema["required"], "specversion", "source", "type"}
+    schema["required"] = [name for name in schema["properties"] if name in required]
+
+
 class CloudEvent(_Wire, Generic[Data]):
     """The envelope; `(source, id)` identifies an event for ever."""
 
@@ -254,14 +310,17 @@ class CloudEvent(_Wire, Generic[Data]):
     model_config = ConfigDict(
         alias_generator=None,
         # They have defaults for whoever makes an event, and are required of whoever sends one.
-        json_schema_extra=lambda schema: schema["required"].extend(("specversion", "type")),
+        json_schema_extra=_require_of_senders,
     )
 
     specversion: Literal["1.0"] = "1.0"
     id: EventId
+    """Unique within its `source`, for ever; at most 255 bytes of UTF-8."""
     source: EventSource = OUR_SOURCE
+    """Who speaks: a URI reference, at most 512 bytes of UTF-8."""
     type: str
     time: Time
+    """When it happened, from 1970 on, with an offset from UTC."""
     datacontenttype: Literal["application/json"] = "application/json"
     data: Data
 
@@ -278,6 +337,7 @@ class ImageGenerated(CloudEvent[ImageGeneratedData]):
     TYPE: ClassVar[str] = "image.generated"
     type: Literal["image.generated"] = "image.generated"
     source: EventSource
+    """The generator: a URI reference such as `/generators/sdxl-3`, at most 512 bytes of UTF-8."""
 
     @model_validator(mode="after")
     def _expires_after_it_happened(self) -> Self:
