@@ -91,6 +91,9 @@ class OssSettings(Environment):
     oss_url_expires_s: int = Field(default=0, ge=0, le=7 * 86_400)
     """Seconds, 0 to 604800. 0, the default: plain URLs. Above: presigned ones, for private buckets."""
 
+    oss_timeout_s: Seconds = 60
+    """Seconds that one request to OSS may take, above 0. Default: a 25 MiB image over 4 Mbit/s."""
+
     @field_validator("oss_region")
     @classmethod
     def _without_product(cls, region: str) -> str:

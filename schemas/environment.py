@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SEE: Final = "(see .env.example)"
+_SHORT: Final = 3  # to blot out every "a" would make no secret of anything
 
 
 class SettingsError(Exception):
@@ -41,6 +43,12 @@ class Environment(BaseSettings):
         hide_input_in_errors=True,
         validate_default=False,
     )
+
+    def secrets(self) -> list[str]:
+        """Every secret among the values, and the password of each secret URL: what must never be shown."""
+        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        passwords = [urlsplit(value).password or "" for value in values if "://" in value]
+        return [secret for secret in (*values, *passwords, *map(unquote, passwords)) if len(secret) > _SHORT]
 
 
 class AmqpSettings(Environment):

@@ -1,0 +1,96 @@
+"""Images that generators leave in the directory they share with us."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from consumer.core.errors import DependencyError, PermanentError, TransientError
+from consumer.core.redact import redact
+from schemas.reasons import Reason
+
+_RUNGS_OF_GONE: Final = 2
+_FORBIDDEN_ERRNOS: Final = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL)
+
+_log = structlog.get_logger()
+Found = TypeVar("Found")
+
+
+class FileSource:
+    """Opens and deletes files inside TEMP_DIR, never through a symbolic link and never outside."""
+
+    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+
+    def open(self, url: str) -> BinaryIO:
+        """The regular file that the URL names; blocks for as long as the file system takes.
+
+        Raises:
+            UploadError: with the blame.
+        """
+        file = self._within(url, _open)
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes:
+            return file
+        file.close()
+        if stat.S_ISREG(status.st_mode):
+            detail = f"{status.st_size} bytes are more than {self._max_bytes} (MAX_IMAGE_BYTES)"
+            raise PermanentError(Reason.TOO_LARGE, detail)
+        raise PermanentError(Reason.SOURCE_FORBIDDEN, "the path is no regular file")
+
+    def discard(self, url: str) -> None:
+        """The file is gone; one that cannot be deleted is left to the cleanup, and logged."""
+        try:
+            self._within(url, lambda name, parent: os.unlink(name, dir_fd=parent))
+        except TransientError as error:
+            if error.reason is not Reason.SOURCE_GONE:
+                _log.warning("a temp file was not deleted", error=error.detail)
+        except (PermanentError, DependencyError) as error:
+            _log.warning("a temp file was not deleted", error=error.detail)
+
+    def _within(self, url: str, use: Callable[[str, int], Found]) -> Found:
+        parts = self._parts(url)
+        try:
+            parent = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            detail = f"TEMP_DIR {self._directory} cannot be opened: {error.strerror}"
+            raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail) from error
+        try:
+            for part in parts[:-1]:
+                # One component at a time, so that no link can lead out of the directory between a check and its use.
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+                os.close(parent)
+                parent = inner
+            return use(parts[-1], parent)
+        except FileNotFoundError as error:
+            detail = "the file is not there"
+            raise TransientError(Reason.SOURCE_GONE, detail, rungs=_RUNGS_OF_GONE) from error
+        except OSError as error:
+            if error.errno in _FORBIDDEN_ERRNOS:
+                detail = f"the path leads through a link, or is no file: {error.strerror}"
+                raise PermanentError(Reason.SOURCE_FORBIDDEN, detail) from error
+            raise TransientError(Reason.SOURCE_UNAVAILABLE, redact(f"the file: {error.strerror}")) from error
+        finally:
+            with suppress(OSError):
+                os.close(parent)
+
+    def _parts(self, url: str) -> tuple[str, ...]:
+        path = PurePosixPath(unquote(urlsplit(url).path))
+        if not path.is_relative_to(self._directory) or ".." in path.parts or "\0" in str(path):
+            raise PermanentError(Reason.SOURCE_FORBIDDEN, f"the path is not inside TEMP_DIR {self._directory}")
+        parts = path.relative_to(self._directory).parts
+        if not parts:
+            raise PermanentError(Reason.SOURCE_FORBIDDEN, "the path is TEMP_DIR itself")
+        return parts
+
+
+def _open(name: str, parent: int) -> BinaryIO:
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+    return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent), "rb")

@@ -1,0 +1,96 @@
+"""Images by scheme: fetched whole, within the byte limit, and summed on the way."""
+
+import asyncio
+import base64
+import binascii
+import io
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, Final, cast
+from urllib.parse import unquote_to_bytes
+
+from fastcrc import crc64
+
+from consumer.adapters.file_source import FileSource
+from consumer.adapters.http_source import HttpSource
+from consumer.core.errors import DependencyError, PermanentError
+from consumer.core.ports import Image
+from schemas.reasons import Reason
+
+_IN_MEMORY_BYTES: Final = 1024 * 1024  # most images; times the prefetch of 64 it is what a worker may well hold
+_CHUNK_BYTES: Final = 1024 * 1024
+_DATA_URL: Final = re.compile(r"data:[^,]*;base64,(?P<data>.*)", re.IGNORECASE | re.DOTALL)
+
+
+class ImageSources:
+    """See `ImageSource`."""
+
+    def __init__(self, http: HttpSource, files: FileSource, *, directory: Path, max_bytes: int) -> None:
+        self._http = http
+        self._files = files
+        self._directory = directory
+        self._max_bytes = max_bytes
+
+    @asynccontextmanager
+    async def open(self, url: str) -> AsyncGenerator[Image]:
+        """The whole image: see `ImageSource.open`."""
+        match url.partition(":")[0].lower():
+            case "data":
+                data = self._decoded(url)
+                yield Image(io.BytesIO(data), len(data), crc64.xz(data))
+            case "file":
+                file, image = await asyncio.to_thread(self._summed, url)
+                with file:
+                    yield image
+            case _:
+                # A large image waits in a file without a name, which no crash can leave behind.
+                with SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory)) as spool:
+                    yield await self._spooled(url, cast("BinaryIO", spool))
+
+    async def discard(self, url: str) -> None:
+        """A `file:` URL's file is gone: see `ImageSource.discard`."""
+        if url[:5].lower() == "file:":
+            await asyncio.to_thread(self._files.discard, url)
+
+    async def _spooled(self, url: str, spool: BinaryIO) -> Image:
+        size_bytes, crc = 0, 0
+        async with aclosing(self._http.chunks(url)) as chunks:
+            async for chunk in chunks:
+                size_bytes += len(chunk)
+                self._check_size(size_bytes)
+                crc = crc64.xz(chunk, crc)
+                self._write(spool, chunk)
+        return Image(spool, size_bytes, crc)
+
+    def _write(self, spool: BinaryIO, chunk: bytes) -> None:
+        try:
+            spool.write(chunk)
+        except OSError as error:
+            detail = f"TEMP_DIR {self._directory} takes no file: {error.strerror}"
+            raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail) from error
+
+    def _summed(self, url: str) -> tuple[BinaryIO, Image]:
+        file = self._files.open(url)
+        size_bytes, crc = 0, 0
+        while chunk := file.read(_CHUNK_BYTES):
+            size_bytes += len(chunk)
+            crc = crc64.xz(chunk, crc)
+        return file, Image(file, size_bytes, crc)
+
+    def _decoded(self, url: str) -> bytes:
+        if not (match := _DATA_URL.fullmatch(url)):
+            raise PermanentError(Reason.INVALID_EVENT, "a data: URL must be base64: data:image/png;base64,…")
+        try:
+            data = base64.b64decode(unquote_to_bytes(match["data"]), validate=True)
+        except binascii.Error as error:
+            raise PermanentError(Reason.INVALID_EVENT, f"the data: URL is no valid base64: {error}") from error
+        self._check_size(len(data))
+        return data
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._max_bytes:
+            detail = f"the image has more than {self._max_bytes} bytes (MAX_IMAGE_BYTES)"
+            raise PermanentError(Reason.TOO_LARGE, detail)

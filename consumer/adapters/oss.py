@@ -1,0 +1,146 @@
+"""Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+
+import aiohttp
+import oss2
+from oss2.credentials import StaticCredentialsProvider
+from yarl import URL
+
+from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
+from consumer.core.ports import Image
+from consumer.core.redact import redact
+from consumer.settings import OssSettings
+from schemas.reasons import Reason
+
+_CONNECT_TIMEOUT_S: Final = 10
+_SILENCE_TIMEOUT_S: Final = 30
+_SIGNATURE_LIVES_S: Final = 900  # what OSS allows a clock to be off
+_SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is copied whole
+_CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
+_CRC: Final = "x-oss-hash-crc64ecma"
+_BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
+"""What OSS says of the one object; all else that it refuses, it would refuse of any.
+Source: OSS API reference, "PutObject", error codes."""
+_TROUBLE: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+class OssStore:
+    """See `ObjectStore`."""
+
+    def __init__(self, settings: OssSettings, *, timeout_s: float) -> None:
+        self.bucket = settings.oss_bucket
+        self._base_url = settings.base_url
+        self._url_expires_s = settings.oss_url_expires_s
+        self._signed = _bucket(settings)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the prefetch is the limit
+            timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    async def put(self, key: str, image: Image, *, content_type: str, event_id: str) -> None:
+        """The object exists under `key`, byte-identical: see `ObjectStore.put`."""
+        headers = {
+            "Content-Type": content_type,
+            "Cache-Control": _CACHE_CONTROL,
+            "x-oss-meta-event-id": quote(event_id, safe=""),  # a header holds no more than ASCII
+        }
+        url = self._signed.sign_url("PUT", key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
+        headers["Content-Length"] = str(image.size_bytes)
+        try:
+            async with self._session.put(URL(url, encoded=True), data=_body(image), headers=headers) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _refusal(response.status, await response.read())
+                _compare(image.crc64, response.headers.get(_CRC))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            detail = redact(f"OSS did not answer: {type(error).__name__} {error}".strip())
+            raise DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail) from error
+
+    def url(self, key: str) -> str:
+        """The plain public URL: see `ObjectStore.url`."""
+        return f"{self._base_url}/{quote(key, safe='/@')}"
+
+    def link(self, key: str) -> str:
+        """A URL that works when it is sent: see `ObjectStore.link`."""
+        if not self._url_expires_s:
+            return self.url(key)
+        signed: str = self._signed.sign_url("GET", key, self._url_expires_s, slash_safe=True)
+        return signed
+
+    async def probe(self, worker_id: str) -> None:
+        """An object can be put and deleted.
+
+        Raises:
+            UploadError: it cannot.
+        """
+        key = f"users/.image-uploads/{worker_id}"  # under the prefix that a narrow policy grants
+        await self.put(key, Image(BytesIO(), 0, 0), content_type="text/plain", event_id="probe")
+        try:
+            await asyncio.to_thread(self._signed.delete_object, key)
+        except oss2.exceptions.OssError as error:
+            raise _blame(error.status, error.code, error.message) from error
+
+    async def close(self) -> None:
+        """The session's connections are closed."""
+        await self._session.close()
+
+
+def _bucket(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
+    token = settings.oss_session_token.get_secret_value() if settings.oss_session_token else None
+    provider = StaticCredentialsProvider(
+        settings.oss_access_key.get_secret_value(), settings.oss_secret.get_secret_value(), token
+    )
+    session = oss2.Session()
+    session.session.trust_env = False  # neither a proxy nor a .netrc of this machine's user
+    return oss2.Bucket(
+        oss2.ProviderAuthV4(provider),
+        settings.endpoint,
+        settings.oss_bucket,
+        is_cname=settings.oss_cname,
+        region=settings.oss_region,
+        session=session,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        enable_crc=False,
+    )
+
+
+def _body(image: Image) -> bytes | AsyncIterator[bytes]:
+    image.file.seek(0)
+    return image.file.read() if image.size_bytes <= _SLICE_BYTES else _slices(image)
+
+
+async def _slices(image: Image) -> AsyncIterator[bytes]:
+    # Read here and now: what was just written or summed is in the page cache.
+    while part := image.file.read(_SLICE_BYTES):
+        yield part
+
+
+def _compare(sent: int, stored: str | None) -> None:
+    if stored != str(sent):
+        detail = f"OSS stored bytes with the checksum {stored}, sent were {sent}"
+        raise TransientError(Reason.STORAGE_UNAVAILABLE, detail)
+
+
+def _refusal(status: int, body: bytes) -> UploadError:
+    try:
+        document = ET.fromstring(body)  # noqa: S314 from the bucket's own service, and bounded by it
+        return _blame(status, document.findtext("Code") or "", document.findtext("Message") or "")
+    except ET.ParseError:
+        return _blame(status, "", "")
+
+
+def _blame(status: int, code: str, message: str) -> UploadError:
+    detail = redact(f"OSS answered {status} {code}: {message}")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE or status <= 0:
+        return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
+    if code in _BAD_REQUEST:
+        return PermanentError(Reason.STORAGE_REFUSED, detail)
+    return DependencyError("storage", Reason.STORAGE_REFUSED, detail)

@@ -1,0 +1,121 @@
+"""Connections to PostgreSQL, and whose fault its errors are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import structlog
+
+from consumer.core.errors import DependencyError, StartError
+from consumer.core.redact import redact
+from schemas.reasons import Reason
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_CONNECT_TIMEOUT_S: Final = 10.0
+_COMMAND_TIMEOUT_S: Final = 15.0
+_CLOSE_TIMEOUT_S: Final = 5.0
+_PAUSE_S: Final = 1.0
+_MOST_CONNECTIONS: Final = 4  # grouped statements need few
+_SETTINGS: Final = {
+    "application_name": "image-uploads",
+    "timezone": "UTC",
+    # A plan made while the tables were empty would scan them for ever after.
+    "plan_cache_mode": "force_custom_plan",
+}
+LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+BAD_DATA: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
+_log = structlog.get_logger()
+
+
+def address(dsn: str) -> str:
+    """Host, port and database, without credentials."""
+    parsed = urlsplit(dsn)
+    return f"{parsed.hostname or 'localhost'}:{parsed.port or 5432}{parsed.path}"
+
+
+async def open_pool(dsn: str) -> Pool:
+    """A pool with one live connection; waits for a server that is away.
+
+    Raises:
+        StartError: the server refuses us, and will go on doing so.
+    """
+    try:
+        where = address(dsn)
+    except ValueError as error:
+        raise StartError(f"DATABASE_URL is no valid URL: {error}") from None
+    while True:
+        try:
+            return await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=_MOST_CONNECTIONS,
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                server_settings=_SETTINGS,
+            )
+        except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+            message = f"PostgreSQL at {where} refuses the login: check user and password of DATABASE_URL"
+            raise StartError(message) from error
+        except asyncpg.InvalidCatalogNameError as error:
+            name = urlsplit(dsn).path.lstrip("/")
+            raise StartError(f"PostgreSQL at {where} has no such database: create it with `createdb {name}`") from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StartError(f"PostgreSQL at {where} refuses the connection: {error}") from error
+        except (ValueError, asyncpg.ClientConfigurationError) as error:
+            raise StartError(f"DATABASE_URL is no valid URL: {redact(str(error))}") from None
+        except LOST as error:
+            _log.warning("waiting for PostgreSQL", address=where, error=redact(str(error) or repr(error)))
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def close_pool(pool: Pool) -> None:
+    """The connections are closed, those of unfinished statements too."""
+    try:
+        await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
+    except TimeoutError:
+        pool.terminate()
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One transaction, committed at the end of the context, or rolled back.
+
+    Raises:
+        DependencyError: the database does not answer, or refuses what has nothing to do with the data; a commit whose
+            answer was lost may have happened.
+    """
+    try:
+        async with pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection, connection.transaction():
+            yield connection
+    except BAD_DATA:
+        raise
+    except LOST as error:
+        raise _unavailable(error) from error
+
+
+Answer = TypeVar("Answer")
+
+
+async def answer(query: Awaitable[Answer]) -> Answer:
+    """The query's answer.
+
+    Raises:
+        DependencyError: as `transaction`.
+    """
+    try:
+        return await query
+    except BAD_DATA:
+        raise
+    except LOST as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> DependencyError:
+    detail = f"PostgreSQL: {str(error) or type(error).__name__}"
+    return DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail)

@@ -1,0 +1,187 @@
+"""Deliveries from RabbitMQ, for as long as the program runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
+
+from consumer.adapters import rabbit
+from consumer.core.errors import StartError
+from consumer.core.ports import Delivery, Meter
+from consumer.core.redact import redact
+from schemas import topology
+
+_PAUSE_S: Final = 1.0
+_OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+_log = structlog.get_logger()
+
+
+class RabbitDelivery:
+    """One receipt of a message from RabbitMQ: see `Delivery`."""
+
+    def __init__(self, message: AbstractIncomingMessage) -> None:
+        self._message = message
+        self.body = message.body
+        self.content_type = message.content_type
+        self.message_id = message.message_id
+        self.attempt = max(1, _number(message.headers.get(topology.X_ATTEMPT), 1))
+        self.replays = max(0, _number(message.headers.get(topology.X_REPLAYS), 0))
+
+    async def ack(self) -> None:
+        """The broker forgets the message: see `Delivery.ack`."""
+        try:
+            await self._message.ack()
+        except rabbit.LOST as error:
+            _log.info("an acknowledgement came too late; the message comes again", error=redact(repr(error)))
+
+    def copy(self, headers: Mapping[str, str | int]) -> aio_pika.Message:
+        """The message to publish anew: without the broker's own headers, which would mislead the next reader."""
+        own = {name: value for name, value in self._message.headers.items() if not name.startswith(_OF_THE_BROKER)}
+        return aio_pika.Message(
+            self.body,
+            headers={**own, **headers},
+            content_type=self.content_type,
+            content_encoding=self._message.content_encoding,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            message_id=self.message_id,
+            correlation_id=self._message.correlation_id,
+            timestamp=self._message.timestamp,
+            type=self._message.type,
+            app_id=self._message.app_id,
+        )
+
+
+class RabbitConsumer:
+    """Hands every delivery of the work queue to `take`, a task each, and subscribes anew after any loss.
+
+    When the connection is lost, the tasks of its deliveries are cancelled: their messages are somebody else's by then.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        prefetch: int,
+        retry_delays_s: Sequence[int],
+        take: Callable[[Delivery], Awaitable[None]],
+        meter: Meter,
+    ) -> None:
+        self._url = url
+        self._name = name
+        self._prefetch = prefetch
+        self._retry_delays_s = retry_delays_s
+        self._take = take
+        self._meter = meter
+        self._lost = asyncio.Event()
+        self._stopping = False
+        self._connection: AbstractConnection | None = None
+        self._queue: AbstractQueue | None = None
+        self._tag = ""
+        self.attached = False
+
+    async def start(self) -> None:
+        """The topology is there; deliveries do not come yet. Waits for a broker that is away.
+
+        Raises:
+            StartError: the broker refuses us, or has queues of our names with other arguments.
+        """
+        while True:
+            try:
+                await self._connect()
+            except rabbit.LOST as error:
+                self._tell(error)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return
+
+    async def run(self) -> None:
+        """Deliveries come until `stop`; returns once no further one will."""
+        while not self._stopping:
+            try:
+                if self._connection is None:
+                    await self._connect()
+                    self._meter.reconnected()
+                await self._subscribe()
+                if not self._stopping:
+                    await self._lost.wait()
+            except (*rabbit.LOST, StartError) as error:
+                self._tell(error)
+            self._mark(attached=False)
+            if self._stopping:
+                await self.stop()
+            else:
+                await self.close()
+                await asyncio.sleep(_PAUSE_S)
+
+    async def stop(self) -> None:
+        """No further delivery comes; those in work can still be acked."""
+        self._stopping = True
+        self._mark(attached=False)
+        if self._queue is not None:
+            with suppress(*rabbit.LOST):
+                await self._queue.cancel(self._tag)
+        self._lost.set()
+
+    async def close(self) -> None:
+        """The connection is closed; what is not acked is delivered again, to whoever is there."""
+        connection, self._connection, self._queue = self._connection, None, None
+        if connection is not None:
+            with suppress(*rabbit.LOST):
+                await connection.close()
+
+    async def queue_sizes(self) -> dict[str, int]:
+        """Ready messages per queue.
+
+        Raises:
+            OSError, AMQPError: the broker is away.
+        """
+        if self._connection is None or not self.attached:
+            raise ConnectionError("RabbitMQ does not deliver to this worker")
+        names = [queue.name for queue in topology.queues(self._retry_delays_s)]
+        return await rabbit.queue_sizes(self._connection, names)
+
+    async def _connect(self) -> None:
+        connection = await rabbit.connect(self._url, f"{self._name} consumer")
+        try:
+            await rabbit.declare(connection, self._retry_delays_s)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+
+    async def _subscribe(self) -> None:
+        if self._connection is None:
+            raise ConnectionError("not connected")
+        self._lost = lost = asyncio.Event()
+        channel: AbstractChannel = await self._connection.channel(publisher_confirms=False)
+        channel.close_callbacks.add(lambda *_: lost.set())
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set())
+        await channel.set_qos(prefetch_count=self._prefetch)
+        self._queue = await channel.get_queue(topology.WORK_QUEUE, ensure=False)
+        self._tag = await self._queue.consume(self._on_message)
+        self._mark(attached=True)
+        _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=self._prefetch)
+
+    async def _on_message(self, message: AbstractIncomingMessage) -> None:
+        await self._take(RabbitDelivery(message))
+
+    def _mark(self, *, attached: bool) -> None:
+        self.attached = attached
+        self._meter.attached(up=attached)
+
+    def _tell(self, error: Exception) -> None:
+        _log.warning("waiting for RabbitMQ", address=rabbit.address(self._url), error=redact(str(error) or repr(error)))
+
+
+def _number(value: Any, default: int) -> int:  # noqa: ANN401 a header is whatever its publisher made it
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default

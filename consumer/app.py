@@ -1,0 +1,214 @@
+"""The composition root: what is opened, in which order, and closed in reverse."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from consumer.adapters import migrations, postgres, rabbit
+from consumer.adapters.address_guard import AddressGuard
+from consumer.adapters.file_source import FileSource
+from consumer.adapters.http_source import HttpSource
+from consumer.adapters.image_source import ImageSources
+from consumer.adapters.inspect import PillowInspector
+from consumer.adapters.metrics import Metrics
+from consumer.adapters.oss import OssStore
+from consumer.adapters.postgres_records import PostgresRecords
+from consumer.adapters.rabbit_consumer import RabbitConsumer
+from consumer.adapters.rabbit_publisher import RabbitPublisher
+from consumer.adapters.web import StatusServer
+from consumer.core.errors import StartError
+from consumer.handlers.store_image import StoreImage
+from consumer.runtime.dispatch import Dispatch
+from consumer.runtime.health import Health
+from consumer.runtime.settle import Settle
+from consumer.runtime.worker import Worker
+from consumer.settings import DatabaseSettings, DeclareSettings, WorkerSettings
+
+_LAG_INTERVAL_S: Final = 1.0
+_INTERRUPTED: Final = 130
+
+Result = TypeVar("Result")
+
+_log = structlog.get_logger()
+
+
+async def declare(settings: DeclareSettings) -> None:
+    """The broker has all that the product needs.
+
+    Raises:
+        StartError: it refuses us, is away, or has things of our names with other arguments.
+    """
+    url = settings.amqp_url.get_secret_value()
+    try:
+        async with await rabbit.connect(url, "image-uploads declare") as connection:
+            await rabbit.declare(connection, settings.retry_delays_s)
+    except rabbit.LOST as error:
+        raise StartError(f"RabbitMQ at {rabbit.address(url)} does not answer: {error}") from error
+
+
+async def migrate(settings: DatabaseSettings) -> list[str]:
+    """The database has all tables; returns the files that were applied.
+
+    Raises:
+        StartError: it refuses us, or has tables of our names that something else made.
+    """
+    pool = await postgres.open_pool(settings.database_url.get_secret_value())
+    try:
+        return await migrations.migrate(pool)
+    finally:
+        await pool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What runs in one worker process."""
+
+    metrics: Metrics
+    health: Health
+    worker: Worker
+    consumer: RabbitConsumer
+
+
+async def work(settings: WorkerSettings) -> int:
+    """Deliveries are worked off until SIGTERM or SIGINT; returns the exit code.
+
+    What was begun is finished and acked first, within the drain timeout; what was not comes again elsewhere.
+
+    Raises:
+        StartError: something must be changed before a worker can start.
+    """
+    stop = _Stop()
+    async with AsyncExitStack() as stack:
+        parts = await stop.or_result(_open(settings, stack))
+        if parts is not None:
+            await stop.or_result(_run(parts))
+            await parts.consumer.stop()
+            if not await parts.worker.drain(settings.drain_timeout_s):
+                _log.warning("stopped with deliveries in work; they come again", waited_s=settings.drain_timeout_s)
+                return 1
+        _log.info("stopped")
+    return stop.exit_code
+
+
+class _Stop:
+    """SIGTERM and SIGINT, as something to wait for."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._set, 0)
+        loop.add_signal_handler(signal.SIGINT, self._set, _INTERRUPTED)
+
+    def _set(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        self._event.set()
+
+    async def or_result(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """What the work returns or raises, or none if a signal came first; then the work was cancelled."""
+        signalled = asyncio.create_task(self._event.wait())
+        working = asyncio.create_task(work)
+        await asyncio.wait((signalled, working), return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        working.cancel()
+        await asyncio.wait((working,))
+        return None if working.cancelled() else working.result()
+
+
+async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
+    worker_id = f"{socket.gethostname()}-{os.getpid()}"
+    metrics = Metrics()
+    health = Health(metrics.dependency)
+    status = StatusServer(metrics.exposition, health.problems)
+    port = await status.start(settings.metrics_host, settings.metrics_port)
+    stack.push_async_callback(status.close)
+    _log.info("serving /metrics, /healthz and /readyz", host=settings.metrics_host, port=port)
+
+    pool = await postgres.open_pool(settings.database_url.get_secret_value())
+    stack.push_async_callback(postgres.close_pool, pool)
+    for file in await migrations.migrate(pool):
+        _log.info("migrated", file=file)
+    records = PostgresRecords(pool)
+
+    store = OssStore(settings, timeout_s=settings.oss_timeout_s)
+    stack.push_async_callback(store.close)
+    source = _source(settings, stack)
+    amqp_url = settings.amqp_url.get_secret_value()
+    broker = RabbitPublisher(amqp_url, worker_id)
+    stack.push_async_callback(broker.close)
+
+    handler = StoreImage(
+        source=source,
+        inspect=PillowInspector(settings.max_image_pixels),
+        store=store,
+        records=records,
+        meter=metrics,
+        retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
+    )
+    worker = Worker(
+        Dispatch(handler, settings.handler_timeout_s, settings.retry_delays_s),
+        Settle(records, broker, source, store, metrics, worker_id),
+        metrics,
+    )
+    consumer = RabbitConsumer(
+        amqp_url,
+        worker_id,
+        prefetch=settings.prefetch,
+        retry_delays_s=settings.retry_delays_s,
+        take=worker.take,
+        meter=metrics,
+    )
+    stack.push_async_callback(consumer.close)
+    await consumer.start()
+
+    async def count_queues() -> None:
+        metrics.queues(await consumer.queue_sizes())
+
+    health.watch("broker", count_queues)
+    health.watch("database", records.probe)
+    health.watch("storage", partial(store.probe, worker_id))
+    health.watch("temp_dir", partial(_probe_temp_dir, settings.temp_dir))
+    return _Parts(metrics, health, worker, consumer)
+
+
+def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
+    try:
+        settings.temp_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"TEMP_DIR {settings.temp_dir} cannot be made: {error.strerror}") from error
+    guard = AddressGuard(settings.source_allowed_hosts, settings.source_allowed_networks)
+    http = HttpSource(guard, timeout_s=settings.source_timeout_s, max_bytes=settings.max_image_bytes)
+    stack.push_async_callback(http.close)
+    files = FileSource(settings.temp_dir, max_bytes=settings.max_image_bytes)
+    return ImageSources(http, files, directory=settings.temp_dir, max_bytes=settings.max_image_bytes)
+
+
+async def _run(parts: _Parts) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(parts.consumer.run())
+        group.create_task(parts.health.run())
+        group.create_task(_watch_loop(parts.metrics))
+
+
+async def _watch_loop(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_INTERVAL_S
+        await asyncio.sleep(_LAG_INTERVAL_S)
+        metrics.loop_lag(max(0.0, loop.time() - due))
+
+
+async def _probe_temp_dir(directory: Path) -> None:
+    with TemporaryFile(dir=directory):
+        pass

@@ -1,0 +1,54 @@
+"""The command line of the consumer."""
+
+import asyncio
+from collections.abc import Coroutine
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import click
+
+from consumer import app
+from consumer.adapters import logs
+from consumer.settings import DatabaseSettings, DeclareSettings, LogSettings, WorkerSettings
+from schemas.environment import Settings, load
+
+Result = TypeVar("Result")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: image-uploads worker")
+@click.version_option(version("image-uploads-worker"), prog_name="image-uploads")
+def cli() -> None:
+    """Turns the images of AI generators into durable objects, rows and events."""
+
+
+@cli.command(epilog="Example: OSS_BUCKET=… OSS_REGION=… OSS_ACCESS_KEY=… OSS_SECRET=… image-uploads worker")
+def worker() -> None:
+    """Work off image.generated until SIGTERM; then finish what was begun."""
+    settings = _load(WorkerSettings)
+    raise SystemExit(_run(app.work(settings)))
+
+
+@cli.command(epilog="Example: AMQP_URL=amqp://user:password@broker/ image-uploads declare")
+def declare() -> None:
+    """Make the exchange, queues and bindings; a worker does so at start."""
+    _run(app.declare(_load(DeclareSettings)))
+    click.echo("exchange, queues and bindings are in place")
+
+
+@cli.command(epilog="Example: DATABASE_URL=postgresql://user:password@db/images image-uploads migrate")
+def migrate() -> None:
+    """Make the tables; a worker does so at start."""
+    for file in _run(app.migrate(_load(DatabaseSettings))):
+        click.echo(f"applied {file}")
+    click.echo("the tables are in place")
+
+
+def _load(kind: type[Settings]) -> Settings:
+    settings = load(kind)
+    if isinstance(settings, LogSettings):
+        logs.configure(settings, settings.secrets())
+    return settings
+
+
+def _run(command: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(command)

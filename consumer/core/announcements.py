@@ -1,0 +1,93 @@
+"""Our own events, made from rows: their ids and times are derived, so that every copy is equal."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from consumer.core.outcome import Hold, Retry
+from consumer.core.records import Cause, Failure, Output
+from schemas.events import (
+    ImageUploadCompleted,
+    ImageUploadCompletedData,
+    ImageUploadDelayed,
+    ImageUploadDelayedData,
+    ImageUploadFailed,
+    ImageUploadFailedData,
+    derive_id,
+)
+
+_OUTPUT: Final = "job_outputs"
+
+
+def output_id(source: str, event_id: str) -> UUID:
+    """Id of the row in `job_outputs` that an event leads to."""
+    return derive_id(_OUTPUT, source, event_id)
+
+
+def completed(output: Output, image_url: str) -> ImageUploadCompleted:
+    """The completion of a stored output; `image_url` is where to get the object now."""
+    return ImageUploadCompleted(
+        id=str(derive_id(ImageUploadCompleted.TYPE, output.event_source, output.event_id)),
+        time=output.created_at,
+        data=ImageUploadCompletedData(
+            output_id=output.id,
+            cause_id=output.event_id,
+            cause_source=output.event_source,
+            job_id=output.job_id,
+            user_id=output.user_id,
+            image_url=image_url,
+            oss_bucket=output.oss_bucket,
+            oss_key=output.oss_key,
+            content_type=output.content_type,
+            size_bytes=output.size_bytes,
+            width=output.width,
+            height=output.height,
+            crc64=output.crc64,
+            prompt=output.prompt,
+            metadata=output.metadata,
+            created_at=output.created_at,
+            expires_at=output.expires_at,
+        ),
+    )
+
+
+def failed(failure: Failure) -> ImageUploadFailed | None:
+    """The failed event of a row; none when the message named no job, for nobody could tell whom it concerns."""
+    if failure.job_id is None:
+        return None
+    return ImageUploadFailed(
+        id=str(failure.id),
+        time=failure.failed_at,
+        data=ImageUploadFailedData(
+            cause_id=failure.event_id,
+            cause_source=failure.event_source,
+            job_id=failure.job_id,
+            user_id=failure.user_id,
+            reason=failure.reason,
+            detail=failure.detail,
+            attempts=failure.attempts,
+            failed_at=failure.failed_at,
+        ),
+    )
+
+
+def delayed(cause: Cause, outcome: Hold | Retry, attempt: int, now: datetime) -> ImageUploadDelayed | None:
+    """A hint that the event waits; none when its message could not be read, which is never held or retried."""
+    if cause.source is None or cause.event_id is None or cause.job_id is None or cause.user_id is None:
+        return None
+    next_try_at = now + timedelta(seconds=outcome.delay_s)
+    return ImageUploadDelayed(
+        # Every delay of an event is an event of its own.
+        id=str(derive_id(ImageUploadDelayed.TYPE, cause.source, cause.event_id, next_try_at.isoformat())),
+        time=now,
+        data=ImageUploadDelayedData(
+            cause_id=cause.event_id,
+            cause_source=cause.source,
+            job_id=cause.job_id,
+            user_id=cause.user_id,
+            reason=outcome.reason,
+            attempt=attempt,
+            held=isinstance(outcome, Hold),
+            next_try_at=next_try_at,
+        ),
+    )

@@ -1,0 +1,49 @@
+"""Errors that name the blame: the message's, the world's, or our own neighbour's."""
+
+from typing import Final, Literal, TypeAlias
+
+from schemas.reasons import Reason
+
+Dependency: TypeAlias = Literal["broker", "database", "storage", "temp_dir"]
+
+ALL_RUNGS: Final = 1_000_000
+
+
+class UploadError(Exception):
+    """What stopped an event, with the reason that rows, events and metrics will carry."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class PermanentError(UploadError):
+    """The message's fault: it would fail again, however often it is tried."""
+
+
+class TransientError(UploadError):
+    """The world's fault: it may succeed later if nobody does anything.
+
+    `rungs` bounds how much of the ladder it gets: a URL that is gone deserves fewer tries than a server that is slow.
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, rungs: int = ALL_RUNGS) -> None:
+        super().__init__(reason, detail)
+        self.rungs = rungs
+
+
+class DependencyError(UploadError):
+    """Our own neighbour's fault: every event would fare the same, so it costs this one no attempt."""
+
+    def __init__(self, dependency: Dependency, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.dependency = dependency
+
+
+class BrokerError(Exception):
+    """The broker did not confirm what was published; it may have it all the same."""
+
+
+class StartError(Exception):
+    """The program cannot start until somebody changes something; its text is one sentence that says what."""

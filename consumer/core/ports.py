@@ -1,0 +1,170 @@
+"""What the core asks of the outside, and what it may rely on.
+
+A fake and its real thing pass the same tests in `tests/contract`.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+
+from consumer.core.records import Cause, Failure, Output, Recorded
+from schemas.events import CloudEvent
+
+Stage: TypeAlias = Literal["fetch", "inspect", "store", "record", "announce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A fetched image: a seekable file that is open as long as the source's context is, its size and its CRC-64/XZ."""
+
+    file: BinaryIO
+    size_bytes: int
+    crc64: int
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the bytes say they are."""
+
+    content_type: str
+    extension: str
+    width: int
+    height: int
+
+
+class ImageSource(Protocol):
+    """Where images come from."""
+
+    def open(self, url: str) -> AbstractAsyncContextManager[Image]:
+        """The whole image, within the byte limit; nothing of it is left behind when the context ends.
+
+        Raises:
+            UploadError: on entering, with the blame.
+        """
+
+    async def discard(self, url: str) -> None:
+        """A `file:` URL's file is gone, whether or not it was there; other URLs stay as they are."""
+
+
+class Inspector(Protocol):
+    """Tells formats."""
+
+    async def __call__(self, image: Image) -> Format:
+        """Format and size of the image, from its header.
+
+        Raises:
+            PermanentError: it is none of the four formats, or larger than allowed.
+        """
+
+
+class ObjectStore(Protocol):
+    """The bucket."""
+
+    bucket: str
+
+    async def put(self, key: str, image: Image, *, content_type: str, event_id: str) -> None:
+        """The object exists under `key`, byte-identical: the store's checksum equals the image's.
+
+        Raises:
+            UploadError: with the blame; the object may exist all the same.
+        """
+
+    def url(self, key: str) -> str:
+        """The plain public URL, as rows keep it."""
+
+    def link(self, key: str) -> str:
+        """A URL that works when it is sent: signed, where the bucket is private."""
+
+
+class Records(Protocol):
+    """The rows; each method is one transaction."""
+
+    async def find(self, cause: Cause) -> Recorded:
+        """What the rows say of this event.
+
+        Raises:
+            DependencyError: the database does not answer.
+        """
+
+    async def record(self, output: Output) -> Output:
+        """One row holds the event's source and id: this output, or the one that was there before.
+
+        Failures of the same event are resolved by it.
+
+        Raises:
+            DependencyError: the database does not answer; the row may exist all the same.
+        """
+
+    async def fail(self, failure: Failure) -> Failure | Output:
+        """The run has its failure row: this one, or the one that was there before; an output that exists wins.
+
+        Raises:
+            DependencyError: the database does not answer; the row may exist all the same.
+        """
+
+
+class Delivery(Protocol):
+    """One receipt of a message, ours until it is acked or its connection is lost."""
+
+    @property
+    def body(self) -> bytes:
+        """The message's bytes."""
+
+    @property
+    def content_type(self) -> str | None:
+        """What the publisher says they are."""
+
+    @property
+    def message_id(self) -> str | None:
+        """The publisher's id of the message."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+
+    @property
+    def replays(self) -> int:
+        """How often an operator has moved the message back."""
+
+    async def ack(self) -> None:
+        """The broker forgets the message; a receipt that is no longer ours is left alone, for it comes again."""
+
+
+class Broker(Protocol):
+    """Publishes; each method returns when the broker has confirmed.
+
+    Raises:
+        BrokerError: it has not; it may have the message all the same.
+    """
+
+    async def announce(self, event: CloudEvent[Any]) -> None:
+        """The event has gone to whoever listens, maybe nobody."""
+
+    async def copy(self, delivery: Delivery, queue: str, headers: Mapping[str, str | int]) -> None:
+        """The queue holds a copy of the message, with these headers over its own."""
+
+
+class Meter(Protocol):
+    """Counts what happens."""
+
+    def stage(self, stage: Stage) -> AbstractContextManager[object]:
+        """The time spent inside counts towards the stage."""
+
+    def received(self, delivery: Delivery) -> None:
+        """A delivery is in work from now on."""
+
+    def finished(self, delivery: Delivery) -> None:
+        """It is no longer, whatever became of it."""
+
+    def settled(self, outcome: str, reason: str) -> None:
+        """A delivery was acked."""
+
+    def stored(self, output: Output, age_s: float) -> None:
+        """An image was stored `age_s` seconds after its event."""
+
+    def attached(self, *, up: bool) -> None:
+        """Whether the broker delivers to this worker."""
+
+    def reconnected(self) -> None:
+        """A connection to the broker was made anew after a loss."""

@@ -1,0 +1,32 @@
+"""The ladder: what an error makes of a delivery."""
+
+from collections.abc import Sequence
+
+from consumer.core.errors import DependencyError, PermanentError, TransientError
+from consumer.core.outcome import Failed, Hold, Retry
+from schemas.reasons import Reason
+
+
+def outcome_of(error: Exception, attempt: int, delays_s: Sequence[int]) -> Hold | Retry | Failed:
+    """The outcome of an attempt, counted from 1, that ended in `error`.
+
+    A neighbour's fault holds, the message's fault fails, and anything else climbs the ladder until its rungs are
+    used up. An error that no adapter has named is a defect of ours: it is retried too, since a new release may mend it.
+    """
+    match error:
+        case DependencyError():
+            return Hold(error.reason, error.detail, delays_s[0])
+        case PermanentError():
+            return Failed(error.reason, error.detail)
+        case TransientError():
+            return _climb(error.reason, error.detail, attempt, delays_s[: error.rungs])
+        case TimeoutError():
+            return _climb(Reason.TIMED_OUT, "the try took longer than HANDLER_TIMEOUT_S", attempt, delays_s)
+        case _:
+            return _climb(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", attempt, delays_s)
+
+
+def _climb(reason: Reason, detail: str, attempt: int, delays_s: Sequence[int]) -> Retry | Failed:
+    if attempt > len(delays_s):
+        return Failed(reason, detail)
+    return Retry(reason, detail, delays_s[attempt - 1])

@@ -1,0 +1,120 @@
+"""An outcome becomes true: rows first, then what others hear, then the acknowledgement.
+
+The unacked delivery is the outbox. A crash between any two steps leads to a redelivery, which finds in the rows what
+was decided and finishes it; so every step here may run twice and none may run early.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from consumer.core.announcements import completed, delayed, failed
+from consumer.core.errors import BrokerError, DependencyError
+from consumer.core.outcome import Duplicate, Failed, Hold, Outcome, Retry, Stored
+from consumer.core.ports import Broker, Delivery, ImageSource, Meter, ObjectStore, Records
+from consumer.core.records import Cause, Failure, Output
+from consumer.core.redact import redact, redact_url
+from schemas import topology
+from schemas.reasons import Reason
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Settles deliveries; `ack` is called here and nowhere else."""
+
+    records: Records
+    broker: Broker
+    source: ImageSource
+    store: ObjectStore
+    meter: Meter
+    worker_id: str
+
+    async def __call__(self, delivery: Delivery, cause: Cause, outcome: Outcome) -> Outcome:
+        """The outcome is true and the delivery is acked; returns what it came to, for a stored output wins.
+
+        A step that the database or the broker refuses is repeated until it succeeds; the work is not.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                settled = await self._settle(delivery, cause, outcome)
+            except (BrokerError, DependencyError) as error:
+                _log.warning("settling is delayed", outcome=type(outcome).__name__.lower(), error=redact(str(error)))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                await delivery.ack()
+                return settled
+
+    async def _settle(self, delivery: Delivery, cause: Cause, outcome: Outcome) -> Outcome:
+        match outcome:
+            case Stored(output) | Duplicate(output):
+                await self._announce_completion(cause, output)
+            case Hold() | Retry():
+                await self._try_later(delivery, cause, outcome)
+            case Failed():
+                return await self._fail(delivery, cause, outcome)
+        return outcome
+
+    async def _announce_completion(self, cause: Cause, output: Output) -> None:
+        with self.meter.stage("announce"):
+            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+        if cause.image_url is not None:
+            await self.source.discard(cause.image_url)
+
+    async def _try_later(self, delivery: Delivery, cause: Cause, outcome: Hold | Retry) -> None:
+        attempt = delivery.attempt + isinstance(outcome, Retry)
+        queue = topology.rung_queue(outcome.delay_s)
+        await self.broker.copy(delivery, queue, {topology.X_ATTEMPT: attempt})
+        if hint := delayed(cause, outcome, delivery.attempt, datetime.now(UTC)):
+            try:
+                await self.broker.announce(hint)
+            except BrokerError as error:
+                # The copy is what counts; to repeat it for a hint's sake would double the event.
+                _log.warning("a hint was not published", error=redact(str(error)))
+
+    async def _fail(self, delivery: Delivery, cause: Cause, outcome: Failed) -> Outcome:
+        verdict = await self.records.fail(_failure(delivery, cause, outcome))
+        if isinstance(verdict, Output):
+            await self._announce_completion(cause, verdict)
+            return Duplicate(verdict)
+        if event := failed(verdict):
+            await self.broker.announce(event)
+        await self.broker.copy(
+            delivery,
+            topology.DEAD_QUEUE,
+            {
+                topology.X_REASON: verdict.reason,
+                topology.X_DETAIL: verdict.detail,
+                topology.X_ATTEMPT: verdict.attempts,
+                topology.X_FAILED_AT: verdict.failed_at.isoformat(),
+                topology.X_WORKER: self.worker_id,
+                topology.X_REPLAYS: verdict.replays,
+            },
+        )
+        return Failed(verdict.reason, verdict.detail)
+
+
+def _failure(delivery: Delivery, cause: Cause, outcome: Failed) -> Failure:
+    return Failure(
+        id=cause.conflict_id if outcome.reason is Reason.CONFLICTING_EVENT else cause.failure_id,
+        event_source=cause.source,
+        event_id=cause.event_id,
+        fingerprint=cause.fingerprint,
+        job_id=cause.job_id,
+        user_id=cause.user_id,
+        image_url=redact_url(cause.image_url) if cause.image_url is not None else None,
+        reason=outcome.reason,
+        detail=redact(outcome.detail),
+        attempts=delivery.attempt,
+        replays=cause.replays,
+        failed_at=datetime.now(UTC),
+    )

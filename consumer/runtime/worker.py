@@ -1,0 +1,83 @@
+"""Deliveries in work: one task each, under the broker's prefetch."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from consumer.core.outcome import Duplicate, Failed, Hold, Outcome, Retry, Stored
+from consumer.core.ports import Delivery, Meter
+from consumer.core.redact import redact
+from consumer.runtime.dispatch import Dispatch, Dispatched
+from consumer.runtime.settle import Settle
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Worker:
+    """Takes deliveries, one call each, and knows when none is left."""
+
+    dispatch: Dispatch
+    settle: Settle
+    meter: Meter
+    _in_flight: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, delivery: Delivery) -> None:
+        """The delivery is settled and acked, unless this is cancelled; then it comes again."""
+        started = time.perf_counter()
+        self._enter(delivery)
+        try:
+            dispatched = await self.dispatch(delivery)
+            outcome = await self.settle(delivery, dispatched.cause, dispatched.outcome)
+            self._tell(delivery, dispatched, outcome, time.perf_counter() - started)
+        finally:
+            self._leave(delivery)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Waits until nothing is in work, at most `timeout_s` seconds; whether that came about."""
+        if self._in_flight == 0:
+            return True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def _enter(self, delivery: Delivery) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+        self.meter.received(delivery)
+
+    def _leave(self, delivery: Delivery) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+        self.meter.finished(delivery)
+
+    def _tell(self, delivery: Delivery, dispatched: Dispatched, outcome: Outcome, took_s: float) -> None:
+        cause = dispatched.cause
+        self.meter.settled(outcome.label, outcome.reason)
+        facts: dict[str, object] = {
+            "job_id": cause.job_id,
+            "event_id": cause.event_id,
+            "attempt": delivery.attempt,
+            "took_ms": round(took_s * 1000, 1),
+        }
+        match outcome:
+            case Stored(output):
+                if dispatched.event:
+                    self.meter.stored(output, (datetime.now(UTC) - dispatched.event.time).total_seconds())
+                _log.info(outcome.label, key=output.oss_key, size_bytes=output.size_bytes, **facts)
+            case Duplicate(output):
+                _log.info(outcome.label, key=output.oss_key, **facts)
+            case Hold() | Retry():
+                detail = redact(outcome.detail)
+                _log.warning(
+                    outcome.label, reason=outcome.reason, detail=detail, next_try_in_s=outcome.delay_s, **facts
+                )
+            case Failed():
+                _log.error(outcome.label, reason=outcome.reason, detail=redact(outcome.detail), **facts)
