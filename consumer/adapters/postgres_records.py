@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from consumer.adapters.grouping import Grouped
-from consumer.adapters.postgres import BAD_DATA, Connection, Pool, answer, transaction
+from consumer.adapters.postgres import BAD_DATA, Asked, Connection, Pool, answer, transaction
 from consumer.core.records import Cause, Failure, Output, Recorded
 from schemas.reasons import Reason
 
@@ -163,8 +163,8 @@ async def _take_numbering_lock(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _NUMBERING_LOCK)
 
 
-async def _output_of(connection: Connection | Pool, source: str | None, event_id: str | None) -> Output | None:
-    row = await connection.fetchrow(_OUTPUT_OF, source, event_id)
+async def _output_of(asked: Asked, source: str | None, event_id: str | None) -> Output | None:
+    row = await asked.fetchrow(_OUTPUT_OF, source, event_id)
     return _output(row) if row else None
 
 

@@ -83,7 +83,7 @@ class RabbitConsumer:
         self._connection: AbstractConnection | None = None
         self._queue: AbstractQueue | None = None
         self._tag = ""
-        self.attached = False
+        self._attached = asyncio.Event()
 
     async def start(self) -> None:
         """The topology is there; deliveries do not come yet. Waits for a broker that is away.
@@ -141,7 +141,9 @@ class RabbitConsumer:
         Raises:
             OSError, AMQPError: the broker is away.
         """
-        if self._connection is None or not self.attached:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._attached.wait(), _PAUSE_S)
+        if self._connection is None or not self._attached.is_set():
             raise ConnectionError("RabbitMQ does not deliver to this worker")
         names = [queue.name for queue in topology.queues(self._retry_delays_s)]
         return await rabbit.queue_sizes(self._connection, names)
@@ -173,7 +175,7 @@ class RabbitConsumer:
         await self._take(RabbitDelivery(message))
 
     def _mark(self, *, attached: bool) -> None:
-        self.attached = attached
+        (self._attached.set if attached else self._attached.clear)()
         self._meter.attached(up=attached)
 
     def _tell(self, error: Exception) -> None:
