@@ -1,5 +1,6 @@
 """A private PostgreSQL server: own port, no Unix socket, data in a directory."""
 
+import asyncio
 import hashlib
 import os
 import pwd
@@ -8,10 +9,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from sandbox.process import Program, as_user
+import asyncpg
+
+from sandbox.process import NotInstalledError, Program, as_user
 from sandbox.service import Service
 
 _PLACES = (
@@ -34,6 +38,7 @@ class Postgres(Service):
         settings: Further ones of `postgresql.conf`, e.g. `fsync`.
     """
 
+    title = "PostgreSQL"
     port_names = ("postgres",)
 
     def __init__(self, directory: Path, *, attached: bool = True, settings: Mapping[str, str] | None = None) -> None:
@@ -48,6 +53,12 @@ class Postgres(Service):
     def database_url(self, name: str) -> str:
         """Where to find a database of this server, whether or not it exists. The name is not escaped."""
         return f"postgresql://postgres@127.0.0.1:{self.ports['postgres']}/{name}"
+
+    def add_database(self, name: str) -> str:
+        """The database exists, and is empty if it did not exist before; its URL."""
+        if not ask(self.url, f"SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{name}')"):  # noqa: S608 # ours
+            ask(self.url, f'CREATE DATABASE "{name}" TEMPLATE template0')
+        return self.database_url(name)
 
     @cached_property
     def data(self) -> Path:
@@ -82,6 +93,9 @@ class Postgres(Service):
             "--auth=trust",
             "--encoding=UTF8",
             "--no-locale",
+            # Databases in production seldom sort by bytes: what relies on that must say so, and is found out here.
+            "--locale-provider=icu",
+            "--icu-locale=en-US",
             "--no-sync",
         ]
         subprocess.run(command, cwd="/", check=True, capture_output=True, **as_user(self._user))
@@ -118,12 +132,26 @@ class Postgres(Service):
         return (server,)
 
 
+def ask(database_url: str, statement: str) -> object:
+    """The first value that the statement returns, if any; it ran in no transaction of ours."""
+
+    async def session() -> object:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:  # this thread may have a running event loop already
+        return thread.submit(asyncio.run, session()).result()
+
+
 def _program(name: str) -> Path:
     found = [path for place in _PLACES for path in Path("/").glob(f"{place.lstrip('/')}/{name}")]
     if not found and (on_path := shutil.which(name)):
         found = [Path(on_path)]
     if not found:
-        raise FileNotFoundError(f"PostgreSQL's {name} is missing: run `sandbox/setup services`")
+        raise NotInstalledError(f"PostgreSQL's {name}")
     return max(found, key=_version)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Self, TypedDict
 # them between our look and the server's bind.
 _PORTS = range(20_000, 32_000)
 _LOG_LINES_SHOWN = 15
+_PORT_TAKEN = re.compile(r"eaddrinuse|already.in.use", re.IGNORECASE)
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -30,14 +32,24 @@ class AsUser(TypedDict, total=False):
     extra_groups: list[int]
 
 
-class DidNotStartError(Exception):
-    """A program ended, or stayed silent, before it was ready. The message ends with the last lines of its log."""
+class NotInstalledError(Exception):
+    """A program that the sandbox runs is not on this machine."""
 
-    @property
-    def lost_its_port(self) -> bool:
-        """Whether another program was quicker to take one of the ports, so that other ports would do."""
-        words = str(self).lower()
-        return "eaddrinuse" in words or "already in use" in words or "already_in_use" in words
+    def __init__(self, program: str) -> None:
+        super().__init__(f"{program} is not installed: run `sandbox/setup services`")
+
+
+class DidNotStartError(Exception):
+    """A program ended, or stayed silent, before it was ready. The message ends with the last lines of its log.
+
+    Attributes:
+        lost_its_port: Another program was quicker to take one of its ports, so other ports may do.
+    """
+
+    def __init__(self, program: str, log: Path) -> None:
+        said = log.read_text(errors="replace")
+        self.lost_its_port = _PORT_TAKEN.search(said) is not None
+        super().__init__(f"{program} did not start. Its log ({log}) ends:\n{_last_lines(said)}")
 
 
 @dataclass(frozen=True)
@@ -89,17 +101,15 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     crash_signal: signal.Signals = signal.SIGKILL
 
-    def start(self, timeout_s: float = 60) -> Process:
-        """It runs and is ready.
+    def launch(self) -> Process:
+        """It has been started, with an empty log; the log of the run before is kept beside it.
 
         It is the leader of its own session, so that Ctrl-C on a terminal reaches only us, who stop it in order.
-
-        Raises:
-            DidNotStartError: It ended before it was ready, or needed longer; nothing of it is left running.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            log_start = log.tell()
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".previous.log"))
+        with self.log.open("wb") as log:
             child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -111,26 +121,22 @@ class Program:
                 **as_user(self.user),
             )
         _children[child.pid] = child
-        process = Process.of(child.pid)
-        if process is None or not self._becomes_ready(process, log_start, timeout_s):
-            outcome = "was not ready in time" if process and process.alive else "ended at once"
-            if process:
-                process.end(signal.SIGKILL)
-            raise DidNotStartError(
-                f"{self.name} {outcome}. Its log ({self.log}) ends:\n{last_lines(self.log, log_start)}"
-            )
-        return process
+        return Process(child.pid, _start_time(child.pid) or "gone already")
 
-    def _becomes_ready(self, process: Process, log_start: int, timeout_s: float) -> bool:
-        def ready_or_gone() -> bool:
-            return not process.alive or self._is_ready(log_start)
+    def await_ready(self, process: Process, timeout_s: float = 120) -> None:
+        """It is ready.
 
-        return eventually(ready_or_gone, timeout_s) and process.alive
+        Raises:
+            DidNotStartError: It ended instead, or needs longer than `timeout_s`.
+        """
+        eventually(lambda: self._is_ready() or not process.alive, timeout_s)
+        if not (process.alive and self._is_ready()):
+            raise DidNotStartError(self.name, self.log)
 
-    def _is_ready(self, log_start: int) -> bool:
+    def _is_ready(self) -> bool:
         if self.ready_line is None:
             return accepts_connections(self.port)
-        return self.ready_line.encode() in _read_from(self.log, log_start)
+        return self.ready_line.encode() in self.log.read_bytes()
 
 
 class _Entry(TypedDict):
@@ -221,16 +227,8 @@ def accepts_connections(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def last_lines(log: Path, start: int = 0) -> str:
-    """The end of a log, from the byte `start` on, indented."""
-    lines = _read_from(log, start).decode(errors="replace").splitlines()
-    return "\n".join(f"    {line}" for line in lines[-_LOG_LINES_SHOWN:]) or "    (nothing)"
-
-
-def _read_from(log: Path, start: int) -> bytes:
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read()
+def _last_lines(said: str) -> str:
+    return "\n".join(f"    {line}" for line in said.splitlines()[-_LOG_LINES_SHOWN:]) or "    (nothing)"
 
 
 def as_user(name: str | None) -> AsUser:

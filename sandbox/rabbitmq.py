@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from sandbox.process import Program
+from sandbox.process import NotInstalledError, Program
 from sandbox.service import Service
 
 # Every node has a port mapper of its own, so one name does for all; and the data, which is filed under the name,
@@ -24,6 +24,7 @@ class RabbitMQ(Service):
     `SANDBOX_RABBITMQ_SERVER` names the `rabbitmq-server` of another installation to use instead.
     """
 
+    title = "RabbitMQ"
     port_names = ("amqp", "distribution", "epmd")
 
     @property
@@ -126,7 +127,7 @@ def _server() -> Path:
     for candidate in candidates:
         if os.access(candidate, os.X_OK):
             return candidate
-    raise FileNotFoundError(f"there is no {' or '.join(map(str, candidates))}: run `sandbox/setup services`")
+    raise NotInstalledError("RabbitMQ")
 
 
 def _erlang(program: str) -> str:
@@ -139,7 +140,7 @@ def _erlang(program: str) -> str:
         None,
     )
     if path is None:
-        raise FileNotFoundError(f"Erlang's {program} is missing: run `sandbox/setup services`")
+        raise NotInstalledError(f"Erlang's {program}")
     return path
 
 

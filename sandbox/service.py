@@ -24,6 +24,7 @@ class Service(ABC):
         attached: It dies with this process, however that ends. Otherwise it stays until it is stopped.
     """
 
+    title: ClassVar[str]
     port_names: ClassVar[Sequence[str]]
 
     def __init__(self, directory: Path, *, attached: bool = True) -> None:
@@ -65,25 +66,28 @@ class Service(ABC):
         """
         ports = self._ledger.ports()
         if not ports:
-            raise LookupError(f"{type(self).__name__} in {self.directory} has not been started yet")
+            raise LookupError(f"{self.title} in {self.directory} has not been started yet")
         return ports
 
     def start(self) -> None:
         """It answers, on the same ports as before unless somebody else has them now; what ran goes on running.
 
         Raises:
-            DidNotStartError: A program did not come up; those started by this call are stopped again.
+            DidNotStartError: A program did not come up; none of its programs is left running.
+            NotInstalledError: There is none on this machine.
         """
-        if self.running:
-            return
         for remaining in reversed(range(_TRIES)):
-            self.stop()  # half a service, after one of two programs has died
+            if not self.running:
+                self.stop()  # what is left when one of two programs has died
             try:
                 self._start_all(self._choose_ports())
             except DidNotStartError as error:
                 self.kill()
                 if not (remaining and error.lost_its_port):
                     raise
+            except BaseException:  # Ctrl-C while it starts
+                self.kill()
+                raise
             else:
                 return
 
@@ -114,20 +118,25 @@ class Service(ABC):
     ) -> None:
         self.stop()
 
-    def _choose_ports(self) -> dict[str, int]:
+    def _choose_ports(self) -> Mapping[str, int]:
         ports = self._ledger.ports()
-        if not ports or not all(map(is_free, ports.values())):
-            ports = {name: free_port() for name in self.port_names}
-            self._ledger.keep_ports(ports)
+        if ports and (self.running or all(map(is_free, ports.values()))):
+            return ports
+        ports = {name: free_port() for name in self.port_names}
+        self._ledger.keep_ports(ports)
         return ports
 
     def _start_all(self, ports: Mapping[str, int]) -> None:
         self._prepare(ports)
         for program in self._programs(ports):
-            process = program.start()
-            self._ledger.keep_process(program.name, process)
-            if self._attached:
-                tie(process)
+            program.await_ready(self._ledger.process(program.name) or self._launch(program))
+
+    def _launch(self, program: Program) -> Process:
+        process = program.launch()
+        if self._attached:
+            tie(process)
+        self._ledger.keep_process(program.name, process)
+        return process
 
     def _end(self, *, crash: bool) -> None:
         ports = self._ledger.ports()

@@ -6,6 +6,7 @@ and `TEST_DATABASE_URL` name servers to use instead; `private_rabbit` and `priva
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,10 +14,10 @@ from secrets import token_hex
 
 import pytest
 
-from sandbox.postgres import Postgres
+from sandbox.postgres import Postgres, ask
 from sandbox.process import Process
 from sandbox.rabbitmq import RabbitMQ
-from tests.named_servers import Broker, NamedBroker, execute, postgres_version, rabbitmq_version, with_path
+from tests.named_servers import Broker, NamedBroker, postgres_version, rabbitmq_version, with_path
 
 ROOT = Path(__file__).parent.parent
 PRODUCT_SETTINGS = (
@@ -137,9 +138,9 @@ def database_server(services_dir: Path, services_used: set[str]) -> Iterator[str
 def database_url(database_server: str) -> Iterator[str]:
     """An empty database of this test's own."""
     name = f"test_{token_hex(6)}"
-    execute(database_server, f"CREATE DATABASE {name} TEMPLATE template0")
+    ask(database_server, f"CREATE DATABASE {name} TEMPLATE template0")
     yield with_path(database_server, name)
-    execute(database_server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    ask(database_server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -184,5 +185,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     passed = [report for report in terminalreporter.getreports("passed") if "real" in report.keywords]
     if passed:
         used: set[str] = config.stash.setdefault(USED, set())
+        if "sandbox.oss" in sys.modules:  # needs no fixture of this file: its tests run it in their own process
+            used.add("OSS-protocol server")
         services = ", ".join(sorted(used, reverse=True))
         terminalreporter.write_line(f"{len(passed)} tests ran against real services ({services})")

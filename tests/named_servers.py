@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, Request, build_opener
 
 import aiormq
-import asyncpg
 
-T = TypeVar("T")
+from sandbox.postgres import ask
 
 
 class Broker(Protocol):
@@ -75,20 +73,6 @@ def with_path(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))
 
 
-def execute(database_url: str, *statements: str) -> None:
-    """Each statement has been executed, in a transaction of its own."""
-
-    async def session() -> None:
-        connection = await asyncpg.connect(database_url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    run(session())
-
-
 def rabbitmq_version(url: str) -> str:
     """What the broker says it is, e.g. `RabbitMQ 3.10.8`."""
 
@@ -99,23 +83,11 @@ def rabbitmq_version(url: str) -> str:
         finally:
             await connection.close()
 
-    return f"RabbitMQ {run(greeting())}"
+    with ThreadPoolExecutor(1) as thread:  # this thread's event loop is pytest's
+        return f"RabbitMQ {thread.submit(asyncio.run, greeting()).result()}"
 
 
 def postgres_version(url: str) -> str:
     """What the server says it is, e.g. `PostgreSQL 15.18`."""
-
-    async def setting() -> str:
-        connection = await asyncpg.connect(url)
-        try:
-            return str(await connection.fetchval("SHOW server_version")).split()[0]
-        finally:
-            await connection.close()
-
-    return f"PostgreSQL {run(setting())}"
-
-
-def run(work: Coroutine[object, object, T]) -> T:
-    """The result of the coroutine, on an event loop of its own, whatever loop this thread has."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+    version = str(ask(url, "SHOW server_version"))
+    return f"PostgreSQL {version.split(maxsplit=1)[0]}"
