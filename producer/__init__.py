@@ -1,1 +1,6 @@
-"""For upstream generators: publish `image.generated` and know that the broker has it."""
+"""For upstream generators: publishing images, and the command line that operators use by hand."""
+
+from producer.publisher import Publisher, PublishError
+from schemas.events import ImageGenerated
+
+__all__ = ["ImageGenerated", "PublishError", "Publisher"]

@@ -135,9 +135,10 @@ def _string_or_digits(pattern: str) -> WithJsonSchema:
 
 
 Text = Annotated[str, AfterValidator(_no_nul)]
+Word = Annotated[str, StringConstraints(min_length=1), AfterValidator(_no_nul)]
 # JSON Schema counts characters, we count bytes: its limits are necessary, not sufficient.
-EventId = Annotated[Text, Field(min_length=1, json_schema_extra={"maxLength": 255}), _at_most_bytes(255)]
-EventSource = Annotated[Text, Field(min_length=1, json_schema_extra={"maxLength": 512}), _at_most_bytes(512)]
+EventId = Annotated[Word, Field(json_schema_extra={"maxLength": 255}), _at_most_bytes(255)]
+EventSource = Annotated[Word, Field(json_schema_extra={"maxLength": 512}), _at_most_bytes(512)]
 JobId = Annotated[
     str,
     BeforeValidator(_digits),
@@ -160,10 +161,8 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 ImageUrl = Annotated[
-    Text,
-    Field(
-        min_length=1, json_schema_extra={"pattern": r"^([Hh][Tt][Tt][Pp][Ss]?|[Ff][Ii][Ll][Ee]|[Dd][Aa][Tt][Aa]):\S*$"}
-    ),
+    Word,
+    Field(json_schema_extra={"pattern": r"^([Hh][Tt][Tt][Pp][Ss]?|[Ff][Ii][Ll][Ee]|[Dd][Aa][Tt][Aa]):\S*$"}),
     AfterValidator(_image_url),
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
