@@ -101,6 +101,11 @@ class Postgres(Service):
         subprocess.run(command, cwd="/", check=True, capture_output=True, **as_user(self._user))
 
     def _make_data_directory(self) -> None:
+        note = self.directory / "data-is-elsewhere.txt"
+        if self.data.parent != self.directory and not note.exists():
+            # Whoever removed the directory meant its data as well.
+            shutil.rmtree(self.data, ignore_errors=True)
+            note.write_text(f"{self._user} may not enter this directory, so the data is in {self.data}\n")
         self.data.mkdir(mode=0o700, exist_ok=True)
         if self._user is not None:
             owner = self.data.lstat().st_uid

@@ -1,6 +1,7 @@
 """Private services start, stop, crash, come back with their data, and leave nothing behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,6 +103,24 @@ async def test_several_run_side_by_side_and_share_nothing(
 
     private_postgres().add_database("only_here")
     assert ask(database_server, "SELECT count(*) FROM pg_database WHERE datname = 'only_here'") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root lets PostgreSQL run as somebody else")
+def test_postgres_keeps_its_data_elsewhere_when_its_user_may_not_enter_the_directory(services_dir: Path) -> None:
+    closed = services_dir / "closed"
+    closed.mkdir(parents=True, mode=0o700)
+    postgres = Postgres(closed / "postgres")
+    try:
+        with postgres:
+            postgres.add_database("mine")
+        assert postgres.data.parent != postgres.directory
+        assert str(postgres.data) in (postgres.directory / "data-is-elsewhere.txt").read_text()
+        shutil.rmtree(postgres.directory)
+        with postgres:
+            assert ask(postgres.url, "SELECT count(*) FROM pg_database WHERE datname = 'mine'") == 0
+    finally:
+        postgres.remove()
+    assert not postgres.data.exists()
 
 
 def test_a_port_that_somebody_else_was_quicker_to_take_is_replaced(
