@@ -93,4 +93,9 @@ class FileSource:
 
 def _open(name: str, parent: int) -> BinaryIO:
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-    return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent), "rb")
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+    try:
+        return os.fdopen(descriptor, "rb")
+    except OSError:  # a directory can be opened, and is no file all the same
+        os.close(descriptor)
+        raise

@@ -1,0 +1,156 @@
+"""Stand-ins for what the ports stand for; each passes the same tests in `tests/contract` as the real thing."""
+
+import io
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from fastcrc import crc64
+
+from consumer.core.errors import BrokerError, PermanentError, TransientError
+from consumer.core.ports import Delivery, Format, Image
+from consumer.core.records import Cause, Failure, Output, Recorded
+from schemas.events import CloudEvent
+from schemas.reasons import Reason
+
+NEVER_EVENTS = (Reason.UNDECODABLE, Reason.INVALID_EVENT, Reason.UNSUPPORTED_EVENT, Reason.CONFLICTING_EVENT)
+
+
+class Journal(list[str]):
+    """What happened, in order; `trouble` is raised, once each, by the step that it names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trouble: dict[str, Exception] = {}
+
+    def step(self, name: str) -> None:
+        if error := self.trouble.pop(name, None):
+            raise error
+        self.append(name)
+
+
+@dataclass(eq=False)
+class FakeDelivery:
+    body: bytes = b""
+    journal: Journal = field(default_factory=Journal)
+    content_type: str | None = "application/cloudevents+json"
+    message_id: str | None = "message"
+    attempt: int = 1
+    replays: int = 0
+
+    async def ack(self) -> None:
+        self.journal.step("ack")
+
+
+class FakeSource:
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.images: dict[str, bytes] = {}
+
+    @asynccontextmanager
+    async def open(self, url: str) -> AsyncGenerator[Image]:
+        self.journal.step("fetch")
+        if url not in self.images:
+            raise TransientError(Reason.SOURCE_GONE, "not there", rungs=2)
+        data = self.images[url]
+        with io.BytesIO(data) as file:
+            yield Image(file, len(data), crc64.xz(data))
+
+    async def discard(self, url: str) -> None:
+        self.journal.step("discard")
+        if url.startswith("file:"):
+            self.images.pop(url, None)
+
+
+async def fake_inspect(image: Image) -> Format:
+    if not image.file.read(3) == b"PNG":
+        raise PermanentError(Reason.NOT_AN_IMAGE, "no PNG")
+    return Format("image/png", "png", 2, 3)
+
+
+class FakeStore:
+    bucket = "fake-bucket"
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.objects: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+
+    async def put(self, key: str, image: Image, *, content_type: str, event_id: str) -> None:
+        self.journal.step("store")
+        image.file.seek(0)
+        data = image.file.read()
+        if crc64.xz(data) != image.crc64:
+            raise TransientError(Reason.STORAGE_UNAVAILABLE, "checksum differs")
+        self.objects[key] = data
+        self.headers[key] = {"Content-Type": content_type, "x-oss-meta-event-id": event_id}
+
+    def url(self, key: str) -> str:
+        return f"https://cdn.test/{key}"
+
+    def link(self, key: str) -> str:
+        return self.url(key)
+
+
+class FakeRecords:
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.outputs: dict[tuple[str, str], Output] = {}
+        self.failures: dict[UUID, Failure] = {}
+        self.resolved: set[UUID] = set()
+
+    async def find(self, cause: Cause) -> Recorded:
+        self.journal.step("find")
+        output = self.outputs.get((cause.source or "", cause.event_id or ""))
+        failure = self.failures.get(cause.failure_id)
+        owners = [
+            known.fingerprint
+            for known in self.failures.values()
+            if cause.source is not None
+            and (known.event_source, known.event_id) == (cause.source, cause.event_id)
+            and known.reason not in NEVER_EVENTS
+        ]
+        return Recorded(
+            owner=output.fingerprint if output else (owners[0] if owners else None),
+            output=output,
+            failure=failure if failure and failure.fingerprint == cause.fingerprint else None,
+        )
+
+    async def record(self, output: Output) -> Output:
+        self.journal.step("record")
+        standing = self.outputs.setdefault((output.event_source, output.event_id), output)
+        if standing is output:
+            self.resolved |= {
+                failure.id
+                for failure in self.failures.values()
+                if (failure.event_source, failure.event_id) == (output.event_source, output.event_id)
+                and failure.fingerprint == output.fingerprint
+            }
+        return standing
+
+    async def fail(self, failure: Failure) -> Failure | Output:
+        self.journal.step("fail")
+        output = self.outputs.get((failure.event_source or "", failure.event_id or ""))
+        if output is not None and output.fingerprint == failure.fingerprint:
+            return output
+        return self.failures.setdefault(failure.id, replace(failure))
+
+
+class FakeBroker:
+    def __init__(self, journal: Journal | None = None, queues: tuple[str, ...] | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.known = queues
+        self.announced: list[CloudEvent[Any]] = []
+        self.queues: dict[str, list[tuple[bytes, dict[str, str | int]]]] = {}
+
+    async def announce(self, event: CloudEvent[Any]) -> None:
+        self.journal.step(f"announce {event.type.rpartition('.')[2]}")
+        self.announced.append(event)
+
+    async def copy(self, delivery: Delivery, queue: str, headers: Mapping[str, str | int]) -> None:
+        self.journal.step(f"copy to {queue}")
+        if self.known is not None and queue not in self.known:
+            raise BrokerError(f"no queue {queue}")
+        self.queues.setdefault(queue, []).append((delivery.body, dict(headers)))

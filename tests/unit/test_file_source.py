@@ -1,0 +1,98 @@
+import gc
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from consumer.adapters.file_source import FileSource
+from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
+from schemas.reasons import Reason
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture
+def temp_dir(tmp_path: Path) -> Path:
+    (tmp_path / "outside.png").write_bytes(b"secret")
+    inside = tmp_path / "shared"
+    (inside / "deep" / "er").mkdir(parents=True)
+    (inside / "fox one.png").write_bytes(b"fox")
+    (inside / "deep" / "er" / "cat.png").write_bytes(b"cat")
+    (inside / "large.png").write_bytes(b"x" * 101)
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    (inside / "way-out").symlink_to(tmp_path)
+    os.mkfifo(inside / "pipe.png")
+    return inside
+
+
+def verdict(temp_dir: Path, url: str) -> UploadError:
+    with pytest.raises(UploadError) as caught:
+        FileSource(temp_dir, max_bytes=100).open(url)
+    return caught.value
+
+
+@pytest.mark.parametrize(("path", "data"), [("fox%20one.png", b"fox"), ("deep/er/cat.png", b"cat")])
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_a_file_inside_is_read_and_discarded(temp_dir: Path, path: str, data: bytes, host: str) -> None:
+    source, url = FileSource(temp_dir, max_bytes=100), f"file://{host}{temp_dir}/{path}"
+    with source.open(url) as file:
+        assert file.read() == data
+    source.discard(url)
+    assert verdict(temp_dir, url).reason is Reason.SOURCE_GONE
+    source.discard(url)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "link.png",
+        "way-out/outside.png",
+        "../outside.png",
+        "deep/../../outside.png",
+        "%2e%2e/outside.png",
+        "pipe.png",
+        "deep",
+        "",
+        "fox%20one.png/x",
+        "x%00.png",
+        "x" * 300,
+    ],
+)
+def test_nothing_but_a_regular_file_inside_is_read_or_deleted(temp_dir: Path, path: str) -> None:
+    error = verdict(temp_dir, f"file://{temp_dir}/{path}")
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.SOURCE_FORBIDDEN
+    FileSource(temp_dir, max_bytes=100).discard(f"file://{temp_dir}/way-out/outside.png")
+    FileSource(temp_dir, max_bytes=100).discard(f"file://{temp_dir}/../outside.png")
+    assert (temp_dir.parent / "outside.png").read_bytes() == b"secret"
+
+
+def test_a_path_elsewhere_is_refused(temp_dir: Path) -> None:
+    assert verdict(temp_dir, "file:///etc/passwd").reason is Reason.SOURCE_FORBIDDEN
+
+
+def test_a_missing_file_gets_two_rungs_and_a_large_one_none(temp_dir: Path) -> None:
+    gone = verdict(temp_dir, f"file://{temp_dir}/gone.png")
+    assert isinstance(gone, TransientError)
+    assert (gone.reason, gone.rungs) == (Reason.SOURCE_GONE, 2)
+    assert verdict(temp_dir, f"file://{temp_dir}/large.png").reason is Reason.TOO_LARGE
+
+
+def test_a_directory_that_is_away_is_a_neighbours_fault(temp_dir: Path) -> None:
+    error = verdict(temp_dir / "unmounted", f"file://{temp_dir}/unmounted/fox.png")
+    assert isinstance(error, DependencyError)
+    assert error.dependency == "temp_dir"
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="only Linux lists a process's descriptors as files")
+@pytest.mark.parametrize(
+    "path", ["link.png", "pipe.png", "deep", "gone.png", "large.png", "way-out/x", "deep/er/cat.png"]
+)
+def test_no_file_descriptor_is_left_open(temp_dir: Path, path: str) -> None:
+    gc.collect()
+    before = set(DESCRIPTORS.iterdir())
+    with suppress(UploadError):
+        FileSource(temp_dir, max_bytes=100).open(f"file://{temp_dir}/{path}").close()
+    FileSource(temp_dir, max_bytes=100).discard(f"file://{temp_dir}/{path}")
+    assert set(DESCRIPTORS.iterdir()) == before

@@ -1,0 +1,38 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.redact import MAX_DETAIL_CHARS, redact, redact_url
+
+words = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=20)
+
+
+@given(words, words, st.sampled_from(["https", "http", "amqp", "postgresql", "HTTPS"]))
+def test_credentials_in_a_url_do_not_show(host: str, path: str, scheme: str) -> None:
+    url = f"{scheme}://user:CANARY1@{host}/{path}?Signature=CANARY2&x=1#CANARY3"
+    for text in (url, f"cannot open {url}: refused", f"('{url}')", f"<{url}>\n{url}"):
+        assert "CANARY" not in redact(text)
+    assert "CANARY" not in redact_url(url)
+
+
+@given(st.text(max_size=3000))
+def test_a_detail_is_one_line_of_bounded_length(text: str) -> None:
+    shown = redact(text)
+    assert len(shown) <= MAX_DETAIL_CHARS
+    assert len(shown.splitlines()) <= 1
+
+
+def test_what_a_reader_needs_stays() -> None:
+    assert redact("404 from https://cdn.test/a/fox.png?Expires=1") == "404 from https://cdn.test/a/fox.png"
+    assert redact_url("file:///tmp/dream-factory/a%20b.png") == "file:///tmp/dream-factory/a%20b.png"
+
+
+def test_a_data_url_keeps_its_type_and_loses_its_data() -> None:
+    assert redact_url("data:image/png;base64,CANARY") == "data:image/png;base64,…"
+    assert "CANARY" not in redact("broken: data:image/png;base64,CANARY")
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1", "//"])
+def test_a_broken_url_is_no_reason_to_fail(url: str) -> None:
+    redact_url(url)
+    redact(f"it was {url} all along")

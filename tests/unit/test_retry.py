@@ -1,0 +1,49 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.errors import DependencyError, PermanentError, TransientError
+from consumer.core.outcome import Failed, Hold, Retry
+from consumer.core.retry import outcome_of
+from schemas.reasons import Reason
+
+ladders = st.lists(st.integers(1, 10_000), min_size=1, max_size=8, unique=True).map(sorted)
+
+
+@given(ladders)
+def test_a_transient_error_climbs_every_rung_once_and_then_fails(delays_s: list[int]) -> None:
+    error = TransientError(Reason.SOURCE_UNAVAILABLE, "503")
+    outcomes = [outcome_of(error, attempt, delays_s) for attempt in range(1, len(delays_s) + 2)]
+    assert [outcome.delay_s for outcome in outcomes if isinstance(outcome, Retry)] == delays_s
+    assert outcomes[-1] == Failed(Reason.SOURCE_UNAVAILABLE, "503")
+
+
+@given(ladders, st.integers(1, 1000))
+def test_a_neighbours_fault_is_held_on_the_first_rung_however_often(delays_s: list[int], attempt: int) -> None:
+    error = DependencyError("storage", Reason.STORAGE_UNAVAILABLE, "503")
+    assert outcome_of(error, attempt, delays_s) == Hold(Reason.STORAGE_UNAVAILABLE, "503", delays_s[0])
+
+
+@given(ladders, st.integers(1, 1000))
+def test_the_messages_fault_fails_at_once(delays_s: list[int], attempt: int) -> None:
+    assert outcome_of(PermanentError(Reason.TOO_LARGE, "big"), attempt, delays_s) == Failed(Reason.TOO_LARGE, "big")
+
+
+@given(ladders, st.integers(1, 20), st.integers(1, 4))
+def test_an_error_that_deserves_few_rungs_gets_no_more(delays_s: list[int], attempt: int, rungs: int) -> None:
+    outcome = outcome_of(TransientError(Reason.SOURCE_GONE, "404", rungs=rungs), attempt, delays_s)
+    assert isinstance(outcome, Retry) == (attempt <= min(rungs, len(delays_s)))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(TimeoutError(), Reason.TIMED_OUT), (KeyError("a defect"), Reason.UNEXPECTED)]
+)
+def test_what_no_adapter_named_is_retried_under_its_reason(error: Exception, reason: Reason) -> None:
+    outcome = outcome_of(error, 1, [5, 30])
+    assert isinstance(outcome, Retry)
+    assert (outcome.reason, outcome.delay_s) == (reason, 5)
+    assert isinstance(outcome_of(error, 3, [5, 30]), Failed)
+
+
+def test_every_attempt_beyond_a_ladder_that_was_shortened_fails() -> None:
+    assert isinstance(outcome_of(TransientError(Reason.SOURCE_UNAVAILABLE, "503"), 99, [5]), Failed)
