@@ -1,0 +1,125 @@
+"""One suite for the port `Records`: the fake, and PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumer.adapters import migrations, postgres
+from consumer.adapters.postgres_records import PostgresRecords
+from consumer.core.ports import Records
+from consumer.core.records import Cause, Recorded
+from schemas.reasons import Reason
+from tests import samples
+from tests.fakes import FakeRecords
+
+
+@pytest.fixture
+async def real(database_url: str) -> AsyncIterator[PostgresRecords]:
+    pool = await postgres.open_pool(database_url)
+    await migrations.migrate(pool)
+    yield PostgresRecords(pool)
+    await postgres.close_pool(pool)
+
+
+@pytest.fixture(params=["fake", pytest.param("PostgreSQL", marks=pytest.mark.real)])
+def records(request: pytest.FixtureRequest) -> Records:
+    if request.param == "fake":
+        return FakeRecords()
+    found: Records = request.getfixturevalue("real")
+    return found
+
+
+async def test_nothing_is_known_of_an_event_that_is_new(records: Records) -> None:
+    assert await records.find(Cause.of(samples.event())) == Recorded()
+
+
+async def test_an_output_is_found_as_it_was_recorded(records: Records) -> None:
+    event = samples.event()
+    output = samples.output(event, expires_at=datetime(2090, 1, 1, tzinfo=UTC), prompt="ü 🦊 '\"\\")
+    assert await records.record(output) == output
+    assert await records.find(Cause.of(event)) == Recorded(owner=output.fingerprint, output=output)
+
+
+async def test_the_first_output_of_an_event_stands(records: Records) -> None:
+    event = samples.event()
+    first, second = samples.output(event), samples.output(event, size_bytes=99)
+    assert await records.record(first) == first
+    assert await records.record(second) == first
+
+
+async def test_of_many_at_once_exactly_one_stands_and_everybody_is_told_which(records: Records) -> None:
+    event = samples.event()
+    now = datetime.now(UTC)
+    rivals = [samples.output(event, created_at=now + timedelta(microseconds=number)) for number in range(20)]
+    standing = await asyncio.gather(*map(records.record, rivals))
+    assert len({output.oss_key for output in standing}) == 1
+    assert (await records.find(Cause.of(event))).output == standing[0]
+    assert [rival for rival in rivals if rival == standing[0]] == [standing[0]]
+
+
+async def test_outputs_of_many_events_are_recorded_and_found_at_once(records: Records) -> None:
+    events = [samples.event() for _ in range(50)]
+    outputs = [samples.output(event) for event in events]
+    assert await asyncio.gather(*map(records.record, outputs)) == outputs
+    found = await asyncio.gather(*(records.find(Cause.of(event)) for event in [*events, samples.event()]))
+    assert [recorded.output for recorded in found] == [*outputs, None]
+
+
+async def test_a_failure_is_found_by_its_run_and_no_other(records: Records) -> None:
+    event = samples.event()
+    failure = samples.failure(Cause.of(event), image_url=None)
+    assert await records.fail(failure) == failure
+    assert await records.find(Cause.of(event)) == Recorded(owner=failure.fingerprint, failure=failure)
+    assert await records.find(Cause.of(event, replays=1)) == Recorded(owner=failure.fingerprint)
+
+
+async def test_the_first_failure_of_a_run_stands(records: Records) -> None:
+    cause = Cause.of(samples.event())
+    first = samples.failure(cause)
+    await records.fail(first)
+    assert await records.fail(samples.failure(cause, reason=Reason.TOO_LARGE, attempts=7)) == first
+
+
+async def test_an_output_wins_over_a_failure_of_the_same_event(records: Records) -> None:
+    event = samples.event()
+    output = samples.output(event)
+    await records.record(output)
+    assert await records.fail(samples.failure(Cause.of(event))) == output
+    assert (await records.find(Cause.of(event))).failure is None
+
+
+async def test_another_event_of_the_same_name_fails_beside_the_output(records: Records) -> None:
+    event = samples.event()
+    output = samples.output(event)
+    await records.record(output)
+    other = Cause.of(samples.event(id=event.id, job_id="other"))
+    failure = samples.failure(other, id=other.conflict_id, reason=Reason.CONFLICTING_EVENT)
+    assert await records.fail(failure) == failure
+    assert await records.find(Cause.of(event)) == Recorded(owner=output.fingerprint, output=output)
+    assert (await records.find(other)).owner == output.fingerprint
+
+
+async def test_an_event_that_failed_owns_its_name_against_another(records: Records) -> None:
+    event = samples.event()
+    failure = samples.failure(Cause.of(event))
+    await records.fail(failure)
+    recorded = await records.find(Cause.of(samples.event(id=event.id, job_id="other")))
+    assert recorded == Recorded(owner=failure.fingerprint)
+
+
+@pytest.mark.parametrize("reason", [Reason.INVALID_EVENT, Reason.UNSUPPORTED_EVENT, Reason.CONFLICTING_EVENT])
+async def test_what_was_never_read_as_an_event_owns_no_name(records: Records, reason: Reason) -> None:
+    event = samples.event()
+    await records.fail(samples.failure(Cause.of(event), fingerprint="another", reason=reason))
+    assert await records.find(Cause.of(event)) == Recorded()
+
+
+async def test_a_message_that_names_nothing_fails_once_per_run(records: Records) -> None:
+    cause = Cause("aa")
+    failure = samples.failure(cause, reason=Reason.UNDECODABLE)
+    assert await records.fail(failure) == failure
+    assert await records.fail(samples.failure(cause, attempts=2)) == failure
+    other = samples.failure(Cause("bb"), reason=Reason.UNDECODABLE)
+    assert await records.fail(other) == other
