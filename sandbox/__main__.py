@@ -6,6 +6,7 @@ from shlex import quote
 
 import click
 
+from sandbox.demo import run
 from sandbox.process import DidNotStartError, NotInstalledError
 from sandbox.system import System
 
@@ -42,6 +43,12 @@ def up(directory: Path) -> None:
 def down(directory: Path) -> None:
     """Stop what `up` started. Data is kept; removing the directory afterwards removes it."""
     System(directory, attached=False).down(_tell)
+
+
+@main.command(epilog="Example: python -m sandbox demo")
+def demo() -> None:
+    """Do the main job on sample images, on services of its own, and show what happened."""
+    sys.exit(run(Path(".sandbox")))
 
 
 def _tell(progress: str) -> None:
