@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.lifeline import __name__ as lifeline
 from sandbox.postgres import Postgres, ask
-from sandbox.process import Process, eventually
+from sandbox.process import Process, eventually, is_free
 from sandbox.rabbitmq import RabbitMQ
 from sandbox.system import System
 from tests.named_servers import Broker, with_path
@@ -72,6 +72,12 @@ async def test_rabbitmq_keeps_its_virtual_hosts_messages_and_url_over_a_restart_
     rabbit.start()
     assert await take(url) == b"before the crash"
     assert rabbit.vhost_url("mine/ü") == url
+
+    _, mapper = rabbit.processes
+    mapper.end(signal.SIGKILL)
+    with pytest.raises(subprocess.CalledProcessError):
+        rabbit.ctl("status")
+    assert is_free(rabbit.ports["epmd"]), "Erlang started a port mapper that nobody would stop"
 
 
 def test_postgres_keeps_its_rows_and_url_over_a_restart_and_a_crash(
