@@ -25,11 +25,21 @@ def url_with(*schemes: str) -> AfterValidator:
     """Refuses a secret URL of any other scheme, or without a host, and never repeats what it was given."""
 
     def check(url: SecretStr) -> SecretStr:
+        if not _has_valid_port(url.get_secret_value()):
+            raise ValueError("has no valid port: percent-encode what is special in its user and password")
         if not re.match(rf"({'|'.join(schemes)})://[^/\s]", url.get_secret_value()):
             raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
         return url
 
     return AfterValidator(check)
+
+
+def _has_valid_port(url: str) -> bool:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:  # its words repeat a part of the URL, maybe of the password
+        return False
+    return True
 
 
 class Environment(BaseSettings):

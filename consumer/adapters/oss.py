@@ -28,7 +28,8 @@ _CRC: Final = "x-oss-hash-crc64ecma"
 _BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
 """What OSS says of the one object; all else that it refuses, it would refuse of any.
 Source: OSS API reference, "PutObject", error codes."""
-_TROUBLE: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+_TROUBLE_STATUSES: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+_TROUBLE_CODES: Final = ("RequestTimeout", "LimitExceeded")  # whatever status they come with
 
 
 class OssStore:
@@ -139,7 +140,8 @@ def _refusal(status: int, body: bytes) -> UploadError:
 
 def _blame(status: int, code: str, message: str) -> UploadError:
     detail = redact(f"OSS answered {status} {code}: {message}")
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE or status <= 0:
+    trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE_STATUSES
+    if trouble or code.endswith(_TROUBLE_CODES) or status <= 0:
         return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
     if code in _BAD_REQUEST:
         return PermanentError(Reason.STORAGE_REFUSED, detail)

@@ -13,6 +13,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
     ConnectionNotAllowed,
     IncompatibleProtocolError,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
 from yarl import URL
@@ -42,19 +43,27 @@ async def connect(url: str, name: str) -> AbstractConnection:
     parsed = URL(url)
     if "heartbeat" not in parsed.query:
         parsed = parsed.update_query(heartbeat=HEARTBEAT_S)
+    connection = aio_pika.Connection(parsed, client_properties={"connection_name": name, "product": "image-uploads"})
     try:
-        return await aio_pika.connect(
-            parsed, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": name, "product": "image-uploads"}
-        )
-    except (AuthenticationError, ProbableAuthenticationError) as error:
-        raise StartError(
-            f"RabbitMQ at {address(url)} refuses the login: check user and password of AMQP_URL"
-        ) from error
-    except ConnectionNotAllowed as error:
-        message = f"RabbitMQ at {address(url)} refuses the virtual host: create it, or check the path of AMQP_URL"
-        raise StartError(message) from error
-    except IncompatibleProtocolError as error:
-        raise StartError(f"what listens at {address(url)} does not speak AMQP: check AMQP_URL") from error
+        await connection.connect(CONNECT_TIMEOUT_S)
+    except BaseException as error:
+        await connection.close()  # or the library would try to, when it is collected
+        raise _refusal(error, url) or error from error
+    return connection
+
+
+def _refusal(error: BaseException, url: str) -> StartError | None:
+    match error:
+        case AuthenticationError() | ProbableAuthenticationError():
+            return StartError(f"RabbitMQ at {address(url)} refuses the login: check user and password of AMQP_URL")
+        case ConnectionNotAllowed() | InvalidFrameError():  # the latter when it closes instead of opening
+            return StartError(
+                f"RabbitMQ at {address(url)} refuses the virtual host: make it, or check the path of AMQP_URL"
+            )
+        case IncompatibleProtocolError():
+            return StartError(f"what listens at {address(url)} does not speak AMQP: check AMQP_URL")
+        case _:
+            return None
 
 
 async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int]) -> None:

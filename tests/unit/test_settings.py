@@ -57,6 +57,8 @@ def test_each_missing_oss_setting_is_named_in_one_sentence(monkeypatch: pytest.M
         ("SOURCE_ALLOWED_NETWORKS", "10.0.0.0/8,home", "SOURCE_ALLOWED_NETWORKS 'home' does not appear to be"),
         ("AMQP_URL", "http://user:CANARY@host", "AMQP_URL must start with amqp:// or amqps:// and a host"),
         ("DATABASE_URL", "mysql://user:CANARY@host/db", "DATABASE_URL must start with postgresql://"),
+        ("AMQP_URL", "amqp://user:CANARY/half@host/", "AMQP_URL has no valid port: percent-encode"),
+        ("DATABASE_URL", "postgresql://u:p@host:99999/db", "DATABASE_URL has no valid port"),
         ("OSS_BUCKET", "No_Such_Bucket", "OSS_BUCKET"),
         ("OSS_ENDPOINT", "oss.aliyuncs.com", "OSS_ENDPOINT"),
         ("OSS_URL_EXPIRES_S", "700000", "OSS_URL_EXPIRES_S should be less than or equal to 604800"),

@@ -1,0 +1,138 @@
+import io
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from fastcrc import crc64
+
+from consumer.adapters.oss import OssStore
+from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
+from consumer.core.ports import Image
+from consumer.settings import OssSettings
+from sandbox.oss import Credentials, Fault, Kind, OssServer
+from schemas.reasons import Reason
+
+pytestmark = pytest.mark.real
+KEY = "users/u/jobs/j/image-1-0123456789abcdef.png"
+Make = Callable[..., OssStore]
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[OssServer]:
+    async with OssServer(tmp_path, Credentials("key", "CANARY-secret"), bucket="images", private=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def make(server: OssServer) -> AsyncIterator[Make]:
+    made: list[OssStore] = []
+
+    def store(**changes: Any) -> OssStore:
+        settings = {
+            "oss_bucket": "images",
+            "oss_region": "cn-hangzhou",
+            "OSS_ACCESS_KEY": "key",
+            "OSS_SECRET": "CANARY-secret",
+            "oss_endpoint": server.url,
+        }
+        made.append(OssStore(OssSettings(**(settings | changes)), timeout_s=5))
+        return made[-1]
+
+    yield store
+    for one in made:
+        await one.close()
+
+
+def image(data: bytes) -> Image:
+    return Image(io.BytesIO(data), len(data), crc64.xz(data))
+
+
+async def verdict(store: OssStore) -> UploadError:
+    with pytest.raises(UploadError) as caught:
+        await store.put(KEY, image(b"fox"), content_type="image/png", event_id="e")
+    assert "CANARY" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(Kind.DENY), Reason.STORAGE_REFUSED),
+        (Fault(Kind.DENY, code="UserDisable"), Reason.STORAGE_REFUSED),
+        (Fault(Kind.THROTTLE), Reason.STORAGE_UNAVAILABLE),
+        (Fault(Kind.ERROR), Reason.STORAGE_UNAVAILABLE),
+        (Fault(Kind.ERROR, code="RequestTimeout"), Reason.STORAGE_UNAVAILABLE),
+        (Fault(Kind.RESET), Reason.STORAGE_UNAVAILABLE),
+        (Fault(Kind.COMMIT_THEN_DROP), Reason.STORAGE_UNAVAILABLE),
+    ],
+)
+async def test_trouble_of_the_store_is_a_neighbours_fault(
+    make: Make, server: OssServer, fault: Fault, reason: Reason
+) -> None:
+    server.faults.add(fault)
+    error = await verdict(make())
+    assert isinstance(error, DependencyError)
+    assert (error.dependency, error.reason) == ("storage", reason)
+    server.faults.clear()
+    await make().put(KEY, image(b"fox"), content_type="image/png", event_id="e")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"OSS_SECRET": "CANARY-wrong"},
+        {"OSS_ACCESS_KEY": "nobody"},
+        {"oss_bucket": "missing"},
+        {"oss_region": "cn-beijing"},
+        {"oss_session_token": "CANARY-token"},
+    ],
+)
+async def test_wrong_settings_are_a_neighbours_fault_and_the_answers_code_is_told(
+    make: Make, change: dict[str, str]
+) -> None:
+    error = await verdict(make(**change))
+    assert isinstance(error, DependencyError | PermanentError)
+    assert "OSS answered 40" in error.detail
+
+
+async def test_a_store_that_is_not_there_is_a_neighbours_fault(make: Make) -> None:
+    error = await verdict(make(oss_endpoint="http://127.0.0.1:1"))
+    assert isinstance(error, DependencyError)
+    assert error.reason is Reason.STORAGE_UNAVAILABLE
+
+
+async def test_a_checksum_that_differs_is_tried_again(make: Make, server: OssServer) -> None:
+    server.faults.add(Fault(Kind.WRONG_CRC))
+    assert isinstance(await verdict(make()), TransientError)
+
+
+async def test_the_object_has_the_headers_of_the_contract(make: Make, server: OssServer) -> None:
+    store = make()
+    await store.put(KEY, image(b"fox"), content_type="image/png", event_id="a b/ü\r\n%")
+    signed = make(oss_url_expires_s=60).link(KEY)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(aiohttp.client.URL(signed, encoded=True)) as response:
+            assert response.status == 200
+            assert await response.read() == b"fox"
+            assert response.headers["Content-Type"] == "image/png"
+            assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            assert response.headers["x-oss-meta-event-id"] == "a%20b%2F%C3%BC%0D%0A%25"
+            assert response.headers["x-oss-hash-crc64ecma"] == str(crc64.xz(b"fox"))
+        async with session.get(f"{server.url}/images/{KEY}") as response:
+            assert response.status == 403  # the bucket is private: only the signed link works
+
+
+async def test_plain_urls_are_of_the_base_and_percent_encoded_but_for_slash_and_at(make: Make) -> None:
+    key = "users/a+b|c:d@e/jobs/j/x.png"
+    assert make().url(key) == "https://images.oss-cn-hangzhou.aliyuncs.com/users/a%2Bb%7Cc%3Ad@e/jobs/j/x.png"
+    assert make(oss_base_url="https://cdn.test/img/").link(key).startswith("https://cdn.test/img/users/")
+
+
+async def test_a_probe_puts_and_deletes_and_leaves_nothing(make: Make, server: OssServer) -> None:
+    await make().probe("worker-1")
+    assert (server.requests["PUT"], server.requests["DELETE"]) == (1, 1)
+    server.faults.add(Fault(Kind.DENY, method="DELETE"))
+    with pytest.raises(DependencyError):
+        await make().probe("worker-1")

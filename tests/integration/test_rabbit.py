@@ -1,0 +1,254 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from consumer.adapters import rabbit
+from consumer.adapters.metrics import Metrics
+from consumer.adapters.rabbit_consumer import RabbitConsumer, RabbitDelivery
+from consumer.adapters.rabbit_publisher import RabbitPublisher
+from consumer.core.announcements import completed
+from consumer.core.errors import BrokerError, StartError
+from consumer.core.ports import Delivery
+from sandbox.rabbitmq import RabbitMQ
+from schemas import topology
+from tests import samples
+
+pytestmark = pytest.mark.real
+
+
+class Consuming:
+    """A consumer whose deliveries a test takes out of a queue."""
+
+    def __init__(self, url: str, *, prefetch: int = 10, retry_delays_s: tuple[int, ...] = (1, 600)) -> None:
+        self.metrics = Metrics()
+        self.came: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.cancelled = 0
+        self.consumer = RabbitConsumer(
+            url, "test", prefetch=prefetch, retry_delays_s=retry_delays_s, take=self.take, meter=self.metrics
+        )
+        self.running: asyncio.Task[None] | None = None
+
+    async def take(self, delivery: Delivery) -> None:
+        self.came.put_nowait(delivery)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def start(self) -> None:
+        await self.consumer.start()
+        self.running = asyncio.create_task(self.consumer.run())
+
+    async def next(self) -> Delivery:
+        return await asyncio.wait_for(self.came.get(), 30)
+
+    async def stop(self) -> None:
+        await self.consumer.stop()
+        if self.running:
+            await self.running
+        await self.consumer.close()
+
+    def reconnects(self) -> float:
+        return self.metrics.registry.get_sample_value("image_uploads_broker_reconnects_total") or 0
+
+
+@pytest.fixture
+async def consuming(amqp_url: str) -> AsyncIterator[Consuming]:
+    consuming = Consuming(amqp_url)
+    await consuming.start()
+    yield consuming
+    await consuming.stop()
+
+
+@pytest.fixture
+async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    async with (
+        await rabbit.connect(amqp_url, "test") as connection,
+        connection.channel(on_return_raises=True) as channel,
+    ):
+        yield channel
+
+
+async def send(channel: AbstractChannel, body: bytes, **properties: Any) -> None:
+    message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, **properties)
+    exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+    await exchange.publish(message, "image.generated", mandatory=True)
+
+
+async def get(channel: AbstractChannel, queue: str) -> AbstractIncomingMessage | None:
+    declared = await channel.get_queue(queue)
+    return await declared.get(no_ack=True, fail=False)
+
+
+async def test_declaring_twice_is_declaring_once(amqp_url: str) -> None:
+    async with await rabbit.connect(amqp_url, "test") as connection:
+        await rabbit.declare(connection, (5, 30))
+        await rabbit.declare(connection, (5, 30))
+        sizes = await rabbit.queue_sizes(connection, [queue.name for queue in topology.queues((5, 30))])
+    assert sizes == dict.fromkeys((queue.name for queue in topology.queues((5, 30))), 0)
+
+
+async def test_a_queue_of_our_name_with_other_arguments_is_told_and_left(
+    amqp_url: str, channel: AbstractChannel
+) -> None:
+    await channel.declare_queue(topology.WORK_QUEUE, durable=True, arguments={"x-queue-type": "classic"})
+    async with await rabbit.connect(amqp_url, "test") as connection:
+        with pytest.raises(StartError, match="image-uploads or the exchange images exists with other arguments"):
+            await rabbit.declare(connection, (5,))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda url: url.replace("guest:guest", "guest:CANARY"), "refuses the login"),
+        (lambda url: url.rpartition("/")[0] + "/no-such-vhost", "refuses the virtual host"),
+    ],
+)
+async def test_a_broker_that_refuses_us_is_told_without_the_password(
+    amqp_url: str, change: Callable[[str], str], says: str
+) -> None:
+    with pytest.raises(StartError, match=says) as caught:
+        await rabbit.connect(change(amqp_url), "test")
+    assert "CANARY" not in str(caught.value)
+    assert "guest" not in str(caught.value)
+
+
+async def test_what_is_not_acked_comes_again_and_what_is_acked_does_not(
+    amqp_url: str, consuming: Consuming, channel: AbstractChannel
+) -> None:
+    await send(channel, b"acked")
+    await send(channel, b"dropped")
+    first, _second = await consuming.next(), await consuming.next()
+    await first.ack()
+    await consuming.stop()
+    assert consuming.cancelled == 2
+    heir = Consuming(amqp_url)
+    await heir.start()
+    assert (await heir.next()).body == b"dropped"
+    await heir.stop()
+    assert heir.came.empty()
+
+
+async def test_no_more_than_the_prefetch_is_in_work(amqp_url: str, channel: AbstractChannel) -> None:
+    consuming = Consuming(amqp_url, prefetch=3)
+    await consuming.start()
+    for number in range(5):
+        await send(channel, b"%d" % number)
+    taken = [await consuming.next() for _ in range(3)]
+    assert (await consuming.consumer.queue_sizes())[topology.WORK_QUEUE] == 2
+    assert consuming.came.empty()
+    await taken[0].ack()
+    assert (await consuming.next()).body == b"3"
+    await consuming.stop()
+
+
+async def test_a_rung_gives_its_message_back_after_its_delay_with_our_header_and_without_the_brokers(
+    amqp_url: str, consuming: Consuming, channel: AbstractChannel
+) -> None:
+    publisher = RabbitPublisher(amqp_url, "test")
+    await send(
+        channel,
+        b"fox",
+        headers={"x-own": "kept", "x-delivery-count": 7},
+        message_id="m-1",
+        correlation_id="abc123",
+        content_type="application/json",
+        expiration=60,
+    )
+    first = await consuming.next()
+    await publisher.copy(first, topology.rung_queue(1), {"x-attempt": 2})
+    await first.ack()
+    second = await consuming.next()
+    assert isinstance(second, RabbitDelivery)
+    assert (second.body, second.attempt, second.message_id) == (b"fox", 2, "m-1")
+    assert "x-death" in second._message.headers
+    await publisher.copy(second, topology.DEAD_QUEUE, {"x-reason": "source_gone"})
+    await second.ack()
+    dead = await get(channel, topology.DEAD_QUEUE)
+    assert dead is not None
+    stripped = {name: value for name, value in dead.headers.items() if name != "x-delivery-count"}  # given anew
+    assert stripped == {"x-own": "kept", "x-attempt": 2, "x-reason": "source_gone"}
+    assert (dead.correlation_id, dead.content_type, dead.expiration) == ("abc123", "application/json", None)
+    await publisher.close()
+
+
+@pytest.mark.parametrize("value", ["soon", None, -3, 2.5, True, [1], {"a": 1}])
+async def test_a_header_that_is_no_number_makes_a_first_attempt(
+    consuming: Consuming, channel: AbstractChannel, value: Any
+) -> None:
+    await send(channel, b"fox", headers={"x-attempt": value, "x-replays": value})
+    delivery = await consuming.next()
+    assert delivery.attempt >= 1
+    assert delivery.replays >= 0
+    await delivery.ack()
+
+
+async def test_an_announcement_is_what_the_contract_says(amqp_url: str, channel: AbstractChannel) -> None:
+    exchange = await channel.declare_exchange(topology.EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+    queue = await channel.declare_queue(exclusive=True, arguments={"x-queue-type": "classic"})
+    await queue.bind(exchange, "image.upload.*")
+    publisher = RabbitPublisher(amqp_url, "test")
+    output = samples.output(samples.event())
+    event = completed(output, output.url)
+    await publisher.announce(event)
+    message = await queue.get()
+    assert message.routing_key == "image.upload.completed"
+    assert (message.body, message.message_id, message.correlation_id) == (event.body(), event.id, "abc123")
+    assert message.content_type == "application/cloudevents+json"
+    assert message.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
+    await publisher.close()
+
+
+async def test_a_consumer_that_the_broker_cancels_subscribes_anew(
+    consuming: Consuming, channel: AbstractChannel
+) -> None:
+    attached = consuming.consumer._attached
+    await attached.wait()
+    lost = consuming.consumer._lost
+    await channel.queue_delete(topology.WORK_QUEUE)
+    await asyncio.wait_for(lost.wait(), 30)
+    while consuming.consumer._lost is lost:  # noqa: ASYNC110 nothing tells that it subscribes anew
+        await asyncio.sleep(0)
+    await asyncio.wait_for(attached.wait(), 30)
+    await send(channel, b"fox")
+    assert (await consuming.next()).body == b"fox"
+
+
+async def test_a_broker_that_restarts_is_waited_for_and_loses_nothing(private_rabbit: Callable[[], RabbitMQ]) -> None:
+    server = private_rabbit()
+    consuming = Consuming(server.url)
+    await consuming.start()
+    publisher = RabbitPublisher(server.url, "test")
+    async with await rabbit.connect(server.url, "test") as connection, connection.channel() as channel:
+        await send(channel, b"fox")
+        delivery = await consuming.next()
+    await asyncio.to_thread(server.stop)
+    with pytest.raises(BrokerError):
+        await publisher.copy(delivery, topology.DEAD_QUEUE, {})
+    await delivery.ack()  # too late, and harmless
+    assert consuming.cancelled == 1
+    await asyncio.to_thread(server.start)
+    again = await consuming.next()
+    assert again.body == b"fox"
+    await publisher.copy(again, topology.DEAD_QUEUE, {})
+    await again.ack()
+    assert consuming.reconnects() >= 1
+    await consuming.stop()
+    await publisher.close()
+
+
+async def test_an_absent_broker_is_waited_for_and_can_be_given_up(private_rabbit: Callable[[], RabbitMQ]) -> None:
+    server = private_rabbit()
+    await asyncio.to_thread(server.stop)
+    consuming = Consuming(server.url)
+    starting = asyncio.create_task(consuming.start())
+    done, _ = await asyncio.wait((starting,), timeout=1.5)
+    assert not done
+    await asyncio.to_thread(server.start)
+    await asyncio.wait_for(starting, 30)
+    await consuming.stop()
