@@ -6,6 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 from fastcrc import crc64
+from yarl import URL
 
 from consumer.adapters.oss import OssStore
 from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
@@ -113,7 +114,7 @@ async def test_the_object_has_the_headers_of_the_contract(make: Make, server: Os
     await store.put(KEY, image(b"fox"), content_type="image/png", event_id="a b/ü\r\n%")
     signed = make(oss_url_expires_s=60).link(KEY)
     async with aiohttp.ClientSession() as session:
-        async with session.get(aiohttp.client.URL(signed, encoded=True)) as response:
+        async with session.get(URL(signed, encoded=True)) as response:
             assert response.status == 200
             assert await response.read() == b"fox"
             assert response.headers["Content-Type"] == "image/png"

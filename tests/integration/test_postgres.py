@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from importlib import resources
 from typing import Any
 
 import asyncpg
@@ -49,7 +50,7 @@ async def test_a_table_that_something_else_made_is_refused_and_left_as_it_is(poo
 
 
 async def test_the_refusal_lists_exactly_the_columns_that_the_tables_get(pool: postgres.Pool) -> None:
-    sql = (migrations.resources.files("consumer") / "sql" / "0001_outputs_and_failures.sql").read_text()
+    sql = (resources.files("consumer") / "sql" / "0001_outputs_and_failures.sql").read_text()
     await migrations.migrate(pool)
     for table in ("job_outputs", "job_failures"):
         found = [row["attname"] for row in await pool.fetch(migrations._COLUMNS_OF, table)]
@@ -57,8 +58,9 @@ async def test_the_refusal_lists_exactly_the_columns_that_the_tables_get(pool: p
 
 
 async def test_the_users_query_answers_as_written(pool: postgres.Pool, records: PostgresRecords) -> None:
-    for _ in range(3):
-        last = await records.record(samples.output(samples.event()))
+    for _ in range(2):
+        await records.record(samples.output(samples.event()))
+    last = await records.record(samples.output(samples.event()))
     rows = await pool.fetch('SELECT * FROM job_outputs ORDER BY "createdAt" DESC LIMIT 1;')
     (row,) = rows
     assert set(row.keys()) >= {

@@ -123,7 +123,11 @@ STEPS = {
 async def test_a_refused_step_is_repeated_and_nothing_is_acked_before_it_succeeds(
     house: House, name: str, refused: str
 ) -> None:
-    outcomes = {"stored": Stored(house.output), "failed": FAILED, "retried": Retry(Reason.SOURCE_GONE, "404", 5)}
+    outcomes: dict[str, Outcome] = {
+        "stored": Stored(house.output),
+        "failed": FAILED,
+        "retried": Retry(Reason.SOURCE_GONE, "404", 5),
+    }
     house.journal.trouble[refused] = BrokerError("refused") if refused != "fail" else DOWN
     await house.settles(outcomes[name])
     if refused == "announce delayed":
