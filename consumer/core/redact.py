@@ -22,7 +22,8 @@ def redact_url(url: str) -> str:
 
 
 def redact(text: str) -> str:
-    """One line of at most 500 characters in which every URL is redacted."""
+    """One line of at most 500 printable characters in which every URL is redacted; any database can hold it."""
+    text = "".join(char if char.isprintable() else " " for char in text)
     text = _DATA_URL.sub(r"\1…", text)
     text = _URL.sub(lambda match: redact_url(match.group()), text)
     line = " ".join(text.split())

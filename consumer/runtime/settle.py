@@ -47,12 +47,15 @@ class Settle:
             try:
                 settled = await self._settle(delivery, cause, outcome)
             except (BrokerError, DependencyError) as error:
-                _log.warning("settling is delayed", outcome=type(outcome).__name__.lower(), error=redact(str(error)))
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                _log.warning("settling is delayed", outcome=outcome.label, error=redact(str(error)))
+            except Exception:
+                # A defect of ours: the message must not be lost for it, nor the worker's other deliveries.
+                _log.exception("settling is delayed by an unexpected error", outcome=outcome.label)
             else:
                 await delivery.ack()
                 return settled
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _settle(self, delivery: Delivery, cause: Cause, outcome: Outcome) -> Outcome:
         match outcome:

@@ -120,17 +120,18 @@ STEPS = {
 
 
 @pytest.mark.parametrize(("name", "refused"), [(name, step) for name, steps in STEPS.items() for step in steps[:-1]])
+@pytest.mark.parametrize("trouble", [BrokerError("refused"), DOWN, ZeroDivisionError("a defect")])
 async def test_a_refused_step_is_repeated_and_nothing_is_acked_before_it_succeeds(
-    house: House, name: str, refused: str
+    house: House, name: str, refused: str, trouble: Exception
 ) -> None:
     outcomes: dict[str, Outcome] = {
         "stored": Stored(house.output),
         "failed": FAILED,
         "retried": Retry(Reason.SOURCE_GONE, "404", 5),
     }
-    house.journal.trouble[refused] = BrokerError("refused") if refused != "fail" else DOWN
+    house.journal.trouble[refused] = trouble
     await house.settles(outcomes[name])
-    if refused == "announce delayed":
+    if refused == "announce delayed" and isinstance(trouble, BrokerError):
         assert house.journal == [step for step in STEPS[name] if step != refused]  # a hint is not worth a second copy
     else:
         assert house.journal[-1] == "ack"
