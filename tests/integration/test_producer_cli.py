@@ -43,10 +43,10 @@ class Worker:
 
     exchange: AbstractExchange
     queue: AbstractQueue
+    taken: asyncio.Queue[AbstractIncomingMessage]
 
     async def take(self) -> ImageGenerated:
-        async with self.queue.iterator(no_ack=True) as messages:
-            message: AbstractIncomingMessage = await anext(messages)
+        message = await asyncio.wait_for(self.taken.get(), 30)
         return ImageGenerated.model_validate_json(message.body)
 
     async def announce(self, event: CloudEvent[Any]) -> None:
@@ -93,7 +93,9 @@ async def worker(amqp_url: str) -> AsyncIterator[Worker]:
         exchange = await channel.declare_exchange(EXCHANGE, "topic", durable=True)
         queue = await channel.declare_queue("events", durable=True, arguments={"x-queue-type": "classic"})
         await queue.bind(exchange, ImageGenerated.TYPE)
-        yield Worker(exchange, queue)
+        taken: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await queue.consume(taken.put, no_ack=True)
+        yield Worker(exchange, queue, taken)
 
 
 def cause(event: ImageGenerated) -> dict[str, Any]:
