@@ -48,8 +48,7 @@ class Settle:
                 settled = await self._settle(delivery, cause, outcome)
             except (BrokerError, DependencyError) as error:
                 _log.warning("settling is delayed", outcome=outcome.label, error=redact(str(error)))
-            except Exception:
-                # A defect of ours: the message must not be lost for it, nor the worker's other deliveries.
+            except Exception:  # noqa: BLE001 for a defect of ours no message may be lost
                 _log.exception("settling is delayed by an unexpected error", outcome=outcome.label)
             else:
                 await delivery.ack()
