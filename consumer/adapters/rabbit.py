@@ -1,30 +1,47 @@
 """Connections to RabbitMQ, and what is declared over them."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from aiormq.exceptions import (
-    AMQPError,
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
     AuthenticationError,
-    ChannelInvalidStateError,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
-    ConnectionNotAllowed,
     IncompatibleProtocolError,
     InvalidFrameError,
     ProbableAuthenticationError,
 )
+from aiormq.exceptions import ConnectionNotAllowed
 from yarl import URL
 
 from consumer.core.errors import StartError
 from schemas import topology
 
 CONNECT_TIMEOUT_S: Final = 10
+_CLOSE_TIMEOUT_S: Final = 5
 HEARTBEAT_S: Final = 10  # a dead peer is noticed after three of them; the library's 60 would mean three minutes
-LOST: Final = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
-"""What any call may raise when the broker is away; `RuntimeError` is what a closed channel raises."""
+LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
+"""What any call may raise when the broker is away."""
+
+
+@contextmanager
+def loss_is_no_cancellation() -> Iterator[None]:
+    """A connection that falls silent cancels whoever waits on it; inside, that is a `ConnectionError`.
+
+    A task that really is cancelled stays so. Without this, a lost connection would quietly end whatever loop used it.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise
+        raise ConnectionError("the connection to RabbitMQ fell silent") from error
 
 
 def address(url: str) -> str:
@@ -45,18 +62,28 @@ async def connect(url: str, name: str) -> AbstractConnection:
         parsed = parsed.update_query(heartbeat=HEARTBEAT_S)
     connection = aio_pika.Connection(parsed, client_properties={"connection_name": name, "product": "image-uploads"})
     try:
-        await connection.connect(CONNECT_TIMEOUT_S)
+        with loss_is_no_cancellation():
+            await connection.connect(CONNECT_TIMEOUT_S)
     except BaseException as error:
         await connection.close()  # or the library would try to, when it is collected
-        raise _refusal(error, url) or error from error
+        if refusal := _refusal(error, url):
+            raise refusal from error
+        raise
     return connection
+
+
+async def close(connection: AbstractConnection | None) -> None:
+    """The connection is closed, or left to itself if the broker does not answer any more."""
+    if connection is not None:
+        with suppress(*LOST), loss_is_no_cancellation():
+            await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
 
 
 def _refusal(error: BaseException, url: str) -> StartError | None:
     match error:
         case AuthenticationError() | ProbableAuthenticationError():
             return StartError(f"RabbitMQ at {address(url)} refuses the login: check user and password of AMQP_URL")
-        case ConnectionNotAllowed() | InvalidFrameError():  # the latter when it closes instead of opening
+        case ConnectionNotAllowed() | InvalidFrameError():  # the latter when the broker closes instead of opening
             return StartError(
                 f"RabbitMQ at {address(url)} refuses the virtual host: make it, or check the path of AMQP_URL"
             )
@@ -72,14 +99,9 @@ async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int])
     Raises:
         StartError: something of that name exists with other arguments, and is left as it is.
     """
-    # A refused declaration closes its channel, so each has one that can be thrown away.
     for queue in topology.queues(retry_delays_s):
         try:
-            async with connection.channel() as channel:
-                exchange = await channel.declare_exchange(topology.EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
-                declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
-                for routing_key in queue.bindings:
-                    await declared.bind(exchange, routing_key)
+            await _declare_queue(connection, queue)
         except ChannelPreconditionFailed as error:
             raise StartError(
                 f"{queue.name} or the exchange {topology.EXCHANGE} exists with other arguments ({error}): "
@@ -87,14 +109,25 @@ async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int])
             ) from error
 
 
+async def _declare_queue(connection: AbstractConnection, queue: topology.Queue) -> None:
+    with loss_is_no_cancellation():
+        # A refused declaration closes its channel, so each has one that can be thrown away.
+        async with connection.channel() as channel:
+            exchange = await channel.declare_exchange(topology.EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+            declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
+            for routing_key in queue.bindings:
+                await declared.bind(exchange, routing_key)
+
+
 async def queue_sizes(connection: AbstractConnection, queues: Sequence[str]) -> dict[str, int]:
     """Messages that are ready in each queue that exists."""
     sizes: dict[str, int] = {}
     for name in queues:
         try:
-            async with connection.channel() as channel:
-                queue = await channel.declare_queue(name, passive=True)
-                sizes[name] = queue.declaration_result.message_count or 0
+            with loss_is_no_cancellation():
+                async with connection.channel() as channel:
+                    queue = await channel.declare_queue(name, passive=True)
+                    sizes[name] = queue.declaration_result.message_count or 0
         except ChannelNotFoundEntity:
             continue
     return sizes

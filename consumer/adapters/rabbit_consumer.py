@@ -124,16 +124,14 @@ class RabbitConsumer:
         self._stopping = True
         self._mark(attached=False)
         if self._queue is not None:
-            with suppress(*rabbit.LOST):
-                await self._queue.cancel(self._tag)
+            with suppress(*rabbit.LOST), rabbit.loss_is_no_cancellation():
+                await self._queue.cancel(self._tag, timeout=rabbit.CONNECT_TIMEOUT_S)
         self._lost.set()
 
     async def close(self) -> None:
         """The connection is closed; what is not acked is delivered again, to whoever is there."""
         connection, self._connection, self._queue = self._connection, None, None
-        if connection is not None:
-            with suppress(*rabbit.LOST):
-                await connection.close()
+        await rabbit.close(connection)
 
     async def queue_sizes(self) -> dict[str, int]:
         """Ready messages per queue.
@@ -153,7 +151,7 @@ class RabbitConsumer:
         try:
             await rabbit.declare(connection, self._retry_delays_s)
         except BaseException:
-            await connection.close()
+            await rabbit.close(connection)
             raise
         self._connection = connection
 
@@ -161,15 +159,19 @@ class RabbitConsumer:
         if self._connection is None:
             raise ConnectionError("not connected")
         self._lost = lost = asyncio.Event()
-        channel: AbstractChannel = await self._connection.channel(publisher_confirms=False)
+        with rabbit.loss_is_no_cancellation():
+            await self._consume(self._connection, lost)
+        self._mark(attached=True)
+        _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=self._prefetch)
+
+    async def _consume(self, connection: AbstractConnection, lost: asyncio.Event) -> None:
+        channel: AbstractChannel = await connection.channel(publisher_confirms=False)
         channel.close_callbacks.add(lambda *_: lost.set())
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set())
         await channel.set_qos(prefetch_count=self._prefetch)
         self._queue = await channel.get_queue(topology.WORK_QUEUE, ensure=False)
         self._tag = await self._queue.consume(self._on_message)
-        self._mark(attached=True)
-        _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=self._prefetch)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         await self._take(RabbitDelivery(message))

@@ -5,7 +5,6 @@ Of its own, because a memory alarm blocks every connection that has published, a
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -13,7 +12,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aiormq.exceptions import PublishError
 
-from consumer.adapters.rabbit import LOST, address, connect
+from consumer.adapters.rabbit import LOST, address, close, connect, loss_is_no_cancellation
 from consumer.adapters.rabbit_consumer import RabbitDelivery
 from consumer.core.errors import BrokerError, StartError
 from consumer.core.ports import Delivery
@@ -58,14 +57,13 @@ class RabbitPublisher:
 
     async def close(self) -> None:
         """The connection is closed; what is not confirmed by now counts as refused."""
-        if self._connection is not None:
-            with suppress(*LOST):
-                await self._connection.close()
+        await close(self._connection)
 
     async def _publish(self, message: aio_pika.Message, routing_key: str, *, exchange: str, mandatory: bool) -> None:
         try:
-            target = await self._exchange(exchange)
-            await target.publish(message, routing_key, mandatory=mandatory, timeout=_PUBLISH_TIMEOUT_S)
+            with loss_is_no_cancellation():
+                target = await self._exchange(exchange)
+                await target.publish(message, routing_key, mandatory=mandatory, timeout=_PUBLISH_TIMEOUT_S)
         except PublishError as error:
             raise BrokerError(f"no queue takes {routing_key}: run `image-uploads declare`") from error
         except (*LOST, StartError) as error:

@@ -40,7 +40,7 @@ def decode(body: bytes, *, content_type: str | None, message_id: str | None, rep
         detail = f"content type {content_type[:100]!r} is none of {', '.join(_CONTENT_TYPES)}"
         raise EventRefusedError(Reason.UNSUPPORTED_EVENT, detail, unnamed)
     try:
-        event = ImageGenerated.model_validate_json(body)
+        event = ImageGenerated.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _refusal(body, error, unnamed) from None
     if missing := {"specversion", "type"} - event.model_fields_set:

@@ -42,6 +42,7 @@ def test_what_is_not_json_is_undecodable_and_named_by_its_bytes(body: bytes) -> 
         ({"id": "x" * 256}, "id: is longer than 255 bytes"),
         ({"source": None}, "source: Field required"),
         ({"time": None}, "time: Field required"),
+        ({"data": {"imageUrl": None, "image_url": "https://cdn.test/x"}}, "data.imageUrl: Field required"),
         ({"time": "yesterday"}, "time: is no RFC 3339 date and time"),
         ({"time": "2026-11-22T13:18:41"}, "time: is no RFC 3339 date and time"),
         ({"specversion": None}, "specversion: field required"),
