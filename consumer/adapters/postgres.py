@@ -59,6 +59,7 @@ async def open_pool(dsn: str) -> Pool:
                 timeout=_CONNECT_TIMEOUT_S,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 server_settings=_SETTINGS,
+                reset=_as_it_is,
             )
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
             message = f"PostgreSQL at {where} refuses the login: check user and password of DATABASE_URL"
@@ -73,6 +74,10 @@ async def open_pool(dsn: str) -> Pool:
         except LOST as error:
             _log.warning("waiting for PostgreSQL", address=where, error=redact(str(error) or repr(error)))
             await asyncio.sleep(_PAUSE_S)
+
+
+async def _as_it_is(_connection: object) -> None:
+    """Nothing of a session is changed outside its transactions, so nothing is asked of the server to undo it."""
 
 
 async def close_pool(pool: Pool) -> None:
