@@ -20,7 +20,7 @@ _directory = click.option(
 )
 
 
-@click.group()
+@click.group(epilog="Example: python -m sandbox demo")
 def main() -> None:
     """Private RabbitMQ, PostgreSQL and OSS-protocol servers on free ports of 127.0.0.1."""
 

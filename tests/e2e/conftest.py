@@ -1,14 +1,18 @@
 """The product as processes, between a real broker, a real database, an OSS-protocol server and an image host."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import aiohttp
+import asyncpg
 import pytest
+import pytest_asyncio
 
 from sandbox.samples import picture
 from tests.e2e.background import Background, background
 from tests.e2e.image_host import ImageHost
 from tests.e2e.watched_oss import ACCOUNT, WatchedOss
+from tests.e2e.wire import RETRY_DELAYS_S, Wire
 from tests.e2e.worker_process import WorkerProcess
 
 
@@ -71,7 +75,7 @@ def settings(amqp_url: str, database_url: str, oss: WatchedOss, temp_dir: Path) 
         "OSS_BASE_URL": oss.public_url,
         "TEMP_DIR": str(temp_dir),
         "SOURCE_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "RETRY_DELAYS_S": "1,2,3",
+        "RETRY_DELAYS_S": ",".join(map(str, RETRY_DELAYS_S)),
     }
 
 
@@ -105,3 +109,25 @@ def worker(start_worker: StartWorker) -> WorkerProcess:
     running = start_worker()
     running.await_ready()
     return running
+
+
+@pytest_asyncio.fixture
+async def wire(amqp_url: str) -> AsyncIterator[Wire]:
+    """The broker, with all queues, as generators and subscribers see it."""
+    async with Wire.opened(amqp_url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """The database as anybody with a query sees it; its tables are there once a worker is ready."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without credentials."""
+    async with aiohttp.ClientSession() as session:
+        yield session

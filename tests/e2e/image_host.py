@@ -12,17 +12,15 @@ _SHUTDOWN_TIMEOUT_S: Final = 0.5  # a request that stalls for ever would hold a 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one GET is answered; a stalled one waits until its client is gone."""
+    """What one GET is answered."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    stalled: bool = False
 
 
 GONE: Final = Answer(b"not here", 404)
 UNAVAILABLE: Final = Answer(b"come back later", 503)
-STALLED: Final = Answer(stalled=True)
 
 
 class ImageHost:
@@ -31,6 +29,8 @@ class ImageHost:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self._answers: dict[str, deque[Answer]] = {}
+        self._gate = asyncio.Event()
+        self._gate.set()
 
     async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(
@@ -38,6 +38,7 @@ class ImageHost:
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self._loop = asyncio.get_running_loop()
         self._port: int = self._runner.addresses[0][1]
         return self
 
@@ -56,11 +57,18 @@ class ImageHost:
         )
         return self.url(name)
 
+    def hold(self) -> None:
+        """GETs from now on are counted and get no answer, until they are released."""
+        self._loop.call_soon_threadsafe(self._gate.clear)
+
+    def release(self) -> None:
+        """Everybody gets an answer again, those who wait for one too."""
+        self._loop.call_soon_threadsafe(self._gate.set)
+
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         name = request.path.lstrip("/")
         self.requests[name] += 1
+        await self._gate.wait()
         answers = self._answers.get(name) or deque((GONE,))
         answer = answers.popleft() if len(answers) > 1 else answers[0]
-        if answer.stalled:
-            await asyncio.Event().wait()
         return web.Response(body=answer.body, status=answer.status, headers=answer.headers)

@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from sandbox.process import eventually
 
+ROOT: Final = Path(__file__).parents[2]
+
 _START_TIMEOUT_S: Final = 60
 _STOP_TIMEOUT_S: Final = 40  # more than the drain timeout
 
 
 def basics(home: Path) -> dict[str, str]:
-    """What a program needs of the environment, and no setting of ours."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "LANG": "C.UTF-8"}
+    """What a program needs of the environment to run the code of this very tree, and no setting of ours."""
+    path = os.environ.get("PATH", os.defpath)
+    return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
 
 
 class WorkerProcess:
