@@ -5,11 +5,12 @@ Of its own, because a memory alarm blocks every connection that has published, a
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import PublishError
 
 from consumer.adapters.rabbit import LOST, address, close, connect, loss_is_no_cancellation
@@ -22,6 +23,32 @@ from schemas.events import CONTENT_TYPE, CloudEvent
 _PUBLISH_TIMEOUT_S: Final = 10  # a blocked connection makes no error, only silence
 
 
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """An exchange to which messages go one right after the other, each waiting for its own confirm only.
+
+    The library's own holds every other message back until one is written, which costs several turns of the loop each.
+    """
+
+    channel: AbstractChannel
+    name: str
+
+    async def publish(self, message: aio_pika.Message, routing_key: str, *, mandatory: bool) -> None:
+        """The broker has confirmed the message, within the time that it is given."""
+        underlay = await self.channel.get_underlay_channel()
+        async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+            # While the broker blocks us, nothing may be written: what is given up here would still be sent afterwards.
+            await underlay.connection.ready()
+            await underlay.basic_publish(  # type: ignore[call-arg]  # the abstract channel does not tell of `wait`
+                message.body,
+                exchange=self.name,
+                routing_key=routing_key,
+                properties=message.properties,
+                mandatory=mandatory,
+                wait=False,
+            )
+
+
 class RabbitPublisher:
     """Publishes persistent, confirmed messages; connects when it must, and again after a loss."""
 
@@ -31,7 +58,6 @@ class RabbitPublisher:
         self._opening = asyncio.Lock()
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
-        self._images: AbstractExchange | None = None
         self._one_at_a_time: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def announce(self, event: CloudEvent[Any]) -> None:
@@ -63,17 +89,16 @@ class RabbitPublisher:
         try:
             with loss_is_no_cancellation():
                 target = await self._exchange(exchange)
-                await target.publish(message, routing_key, mandatory=mandatory, timeout=_PUBLISH_TIMEOUT_S)
+                await target.publish(message, routing_key, mandatory=mandatory)
         except PublishError as error:
             raise BrokerError(f"no queue takes {routing_key}: run `image-uploads declare`") from error
         except (*LOST, StartError) as error:
             raise BrokerError(f"RabbitMQ at {address(self._url)} did not confirm {routing_key}: {error!r}") from error
 
-    async def _exchange(self, name: str) -> AbstractExchange:
+    async def _exchange(self, name: str) -> _Exchange:
         async with self._opening:
-            if self._channel is None or self._images is None or self._channel.is_closed:
+            if self._channel is None or self._channel.is_closed:
                 await self.close()
                 self._connection = await connect(self._url, f"{self._name} publisher")
                 self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-                self._images = await self._channel.get_exchange(topology.EXCHANGE, ensure=False)
-            return self._images if name else self._channel.default_exchange
+            return _Exchange(self._channel, name)
