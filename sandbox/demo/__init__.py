@@ -1,5 +1,5 @@
 """`make demo`: the main job on real input, from nothing to a table of what happened."""
 
-from sandbox.demo.run import run
+from sandbox.demo.play import run
 
 __all__ = ["run"]

@@ -110,11 +110,12 @@ async def _follow(job: Job, publisher: Publisher, amqp_url: str) -> Result:
         result.problems.append(f"{job.id}: had no outcome within {_PATIENCE_S} s")
     except BrokerError as error:
         result.problems.append(f"{job.id}: {error}")
+    wanted = f"failed as {job.reason}" if job.reason else "stored"
     match result.outcome:
         case ImageUploadCompleted():
-            result.expect("stored", "stored" if job.reason is None else f"failed as {job.reason}", "the outcome")
+            result.expect("stored", wanted, "the outcome")
         case ImageUploadFailed() as failed:
-            result.expect(f"failed as {failed.data.reason}", f"failed as {job.reason}", "the outcome")
+            result.expect(f"failed as {failed.data.reason}", wanted, "the outcome")
     return result
 
 

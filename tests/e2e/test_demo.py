@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -49,22 +49,31 @@ def not_for_the_demo(trap: socket.socket) -> dict[str, str]:
     }
 
 
+StartDemo = Callable[..., "subprocess.Popen[str]"]
+
+
 @pytest.fixture
-def demo(not_for_the_demo: dict[str, str], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The demo, running without a terminal where both the environment and a `.env` try to mislead it."""
+def start_demo(not_for_the_demo: dict[str, str], tmp_path: Path) -> Iterator[StartDemo]:
+    """Starts the demo without a terminal, where both the environment and a `.env` try to mislead it."""
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in not_for_the_demo.items()))
-    with subprocess.Popen(
-        [sys.executable, "-m", "sandbox", "demo"],
-        cwd=tmp_path,
-        env={**basics(tmp_path), **not_for_the_demo},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as running:
-        yield running
-        running.kill()
+    with ExitStack() as stack:
+
+        def start(**more: str) -> "subprocess.Popen[str]":
+            running = subprocess.Popen(
+                [sys.executable, "-m", "sandbox", "demo"],
+                cwd=tmp_path,
+                env={**basics(tmp_path), **not_for_the_demo, **more},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            stack.enter_context(running)
+            stack.callback(running.kill)
+            return running
+
+        yield start
 
 
 def lines_until(demo: "subprocess.Popen[str]", is_last: Callable[[str], bool]) -> Iterator[str]:
@@ -96,8 +105,9 @@ def processes_under(pid: int) -> list[Process]:
 
 
 def test_the_demo_ends_with_a_complete_table_and_nothing_running(
-    demo: "subprocess.Popen[str]", trap: socket.socket, tmp_path: Path
+    start_demo: StartDemo, trap: socket.socket, tmp_path: Path
 ) -> None:
+    demo = start_demo()
     before = list(lines_until(demo, lambda line: line.startswith("publishing")))
     running = processes_under(demo.pid)
     said = "".join([*before, *lines_until(demo, lambda _: False)])
@@ -128,7 +138,8 @@ def test_the_demo_ends_with_a_complete_table_and_nothing_running(
         trap.accept()
 
 
-def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(demo: "subprocess.Popen[str]") -> None:
+def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(start_demo: StartDemo) -> None:
+    demo = start_demo()
     before = list(lines_until(demo, lambda line: line.startswith("starting the worker")))
     running = processes_under(demo.pid)
     demo.send_signal(signal.SIGTERM)
@@ -136,5 +147,25 @@ def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(demo: "subp
     assert demo.wait(60) == 130, said
 
     assert len(running) >= 4
+    assert [process for process in running if process.alive] == []
+    assert "Traceback" not in said
+
+
+def test_a_demo_whose_broker_does_not_start_says_where_its_log_is_and_fails(
+    start_demo: StartDemo, tmp_path: Path
+) -> None:
+    broken = tmp_path / "rabbitmq-server"
+    broken.write_text("#!/bin/sh\necho no memory left\nexit 1\n")
+    broken.chmod(0o755)
+    demo = start_demo(SANDBOX_RABBITMQ_SERVER=str(broken))
+    before = list(lines_until(demo, lambda line: line.startswith("starting RabbitMQ")))
+    running = processes_under(demo.pid)
+    said = "".join([*before, *lines_until(demo, lambda _: False)])
+    assert demo.wait(60) == 1, said
+
+    found = re.search(r"did not start\. Its log \((.+)\) ends:\n +no memory left\n", said)
+    assert found
+    assert Path(found[1]).read_text() == "no memory left\n"
+    assert len(running) >= 2
     assert [process for process in running if process.alive] == []
     assert "Traceback" not in said
