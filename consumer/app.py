@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import structlog
 
@@ -27,7 +27,7 @@ from consumer.adapters.postgres_records import PostgresRecords
 from consumer.adapters.rabbit_consumer import RabbitConsumer
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.adapters.web import StatusServer
-from consumer.core.errors import StartError
+from consumer.core.errors import Dependency, StartError
 from consumer.handlers.store_image import StoreImage
 from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.health import Health
@@ -129,7 +129,7 @@ class _Stop:
 async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     metrics = Metrics()
-    health = Health(metrics.dependency)
+    health = Health(metrics.dependency, get_args(Dependency))
     status = StatusServer(metrics.exposition, health.problems)
     port = await status.start(settings.metrics_host, settings.metrics_port)
     stack.push_async_callback(status.close)

@@ -3,6 +3,7 @@
 Every field says its unit, its range, and why its default is what it is.
 """
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 
@@ -29,6 +30,15 @@ def _ladder(delays: tuple[int, ...]) -> tuple[int, ...]:
     if not delays or list(delays) != sorted(set(delays)):
         raise ValueError("must be whole seconds that grow from rung to rung, such as 5,30,120")
     return delays
+
+
+def _like(pattern: str, words: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return AfterValidator(check)
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -69,9 +79,9 @@ class DatabaseSettings(LogSettings):
 class OssSettings(Environment):
     """Which bucket, how to reach it, and how its objects are addressed."""
 
-    oss_bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
+    oss_bucket: Annotated[str, _like(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "3 to 63 of a-z, 0-9 and hyphens")]
     """The bucket's name. Required."""
-    oss_region: str = Field(pattern=r"^[a-z0-9-]+$")
+    oss_region: Annotated[str, _like(r"[a-z0-9-]+", "like cn-hangzhou")]
     """`cn-hangzhou`, or `oss-cn-hangzhou`, which means the same. Required."""
     oss_access_key: SecretStr = Field(
         min_length=1, validation_alias=AliasChoices("OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID")
@@ -81,11 +91,16 @@ class OssSettings(Environment):
     """The access key's secret. Required."""
     oss_session_token: SecretStr | None = None
     """The token of temporary (STS) credentials. Default: none, for a RAM user's own key."""
-    oss_endpoint: str | None = Field(default=None, pattern=r"^https?://[^/\s]+/?$")
+    oss_endpoint: (
+        Annotated[str, _like(r"https?://[\w.-]+(:\d{1,5})?/?", "like https://host, without a login or a path")] | None
+    ) = None
     """Where requests are sent. Default: the region's public endpoint; inside Alibaba Cloud use its -internal one."""
     oss_cname: bool = False
     """Whether the endpoint is a bucket's own domain. Default: false."""
-    oss_base_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
+    oss_base_url: (
+        Annotated[str, _like(r"https?://[\w.-]+(:\d{1,5})?(/[^\s?#]*)?", "like https://host/path, without a login")]
+        | None
+    ) = None
     """Public base of object URLs, a CDN or custom domain. Default: the bucket's own domain, which makes
     browsers download images instead of showing them."""
     oss_url_expires_s: int = Field(default=0, ge=0, le=7 * 86_400)

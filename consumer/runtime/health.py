@@ -1,7 +1,7 @@
 """Whether every neighbour answered lately."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol, TypeAlias
 
 import structlog
@@ -27,15 +27,14 @@ class Lamp(Protocol):
 class Health:
     """Probes each dependency every 15 seconds, every second while one is away, and remembers what is wrong."""
 
-    def __init__(self, lamp: Lamp) -> None:
+    def __init__(self, lamp: Lamp, dependencies: Iterable[str]) -> None:
         self._lamp = lamp
         self._probes: dict[str, Probe] = {}
-        self._problems = {"worker": "not working"}
+        self._problems = {"worker": "not working", **dict.fromkeys(dependencies, "has not answered yet")}
 
     def watch(self, dependency: str, probe: Probe) -> None:
-        """The dependency counts from now on; it is in trouble until its probe has returned once."""
+        """The dependency is asked from now on."""
         self._probes[dependency] = probe
-        self._problems[dependency] = "has not been asked yet"
 
     def problems(self) -> dict[str, str]:
         """One sentence for each dependency that did not answer when it was last asked."""

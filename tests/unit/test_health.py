@@ -31,9 +31,9 @@ async def test_a_worker_is_ready_only_while_it_works_and_every_dependency_answer
             turned.clear()
             await turned.wait()
 
-    health = Health(lamp)
+    health = Health(lamp, ["storage"])
     health.watch("storage", probe)
-    assert health.problems() == {"worker": "not working", "storage": "has not been asked yet"}
+    assert health.problems() == {"worker": "not working", "storage": "has not answered yet"}
     task = asyncio.create_task(health.run())
     await until(up=True)
     assert health.problems() == {}
