@@ -20,11 +20,12 @@ _HOME = Path(__file__).parent.parent.parent / ".sandbox"
 _SMALL_BYTES = 100 * 1024
 _LARGE_BYTES = 8 * 1024 * 1024
 _AT_ONCE = 64
+_INTERRUPTED = 130
 
 
-@click.command(epilog="Example: python -m tests.bench --rounds 5")
+@click.command(epilog="Example: python -m tests.bench --rounds 9")
 @click.option("--events", default=1000, show_default=True, type=click.IntRange(1), help="Of 100 KB each, per run.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each; medians count.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Runs of each; medians count.")
 @click.option("--json", "wants_json", is_flag=True, help="JSON instead of a table.")
 def main(events: int, rounds: int, *, wants_json: bool) -> None:
     """Compare a worker with a bare loop: events per second, CPU and memory. Exit code 1: a target is missed."""
@@ -79,4 +80,10 @@ def _tell(progress: str) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m tests.bench")
+    try:
+        main(prog_name="python -m tests.bench", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(_INTERRUPTED)
