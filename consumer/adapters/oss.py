@@ -1,4 +1,4 @@
-"""Alibaba Cloud OSS: objects are sent over one keep-alive aiohttp session and compared by CRC-64; the rest is oss2."""
+"""Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,6 @@ import oss2
 from oss2.credentials import StaticCredentialsProvider
 from yarl import URL
 
-from consumer.adapters.oss_signature import Signer
 from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
 from consumer.core.ports import Image
 from consumer.core.redact import redact
@@ -22,6 +21,7 @@ from schemas.reasons import Reason
 
 _CONNECT_TIMEOUT_S: Final = 10
 _SILENCE_TIMEOUT_S: Final = 30
+_SIGNATURE_LIVES_S: Final = 900  # what OSS allows a clock to be off
 _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is copied whole
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
 _CRC: Final = "x-oss-hash-crc64ecma"
@@ -39,9 +39,7 @@ class OssStore:
         self.bucket = settings.oss_bucket
         self._base_url = settings.base_url
         self._url_expires_s = settings.oss_url_expires_s
-        self._oss2 = _bucket(settings)
-        self._objects_url = _objects_url(self._oss2)
-        self._signer = Signer(settings)
+        self._signed = _bucket(settings)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the prefetch is the limit
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
@@ -53,14 +51,13 @@ class OssStore:
         """The object exists under `key`, byte-identical: see `ObjectStore.put`."""
         headers = {
             "Content-Type": content_type,
-            "Content-Length": str(image.size_bytes),
             "Cache-Control": _CACHE_CONTROL,
             "x-oss-meta-event-id": quote(event_id, safe=""),  # a header holds no more than ASCII
         }
-        headers = self._signer.signed("PUT", key, headers)
-        url = URL(self._objects_url + quote(key), encoded=True)
+        url = self._signed.sign_url("PUT", key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
+        headers["Content-Length"] = str(image.size_bytes)
         try:
-            async with self._session.put(url, data=_body(image), headers=headers) as response:
+            async with self._session.put(URL(url, encoded=True), data=_body(image), headers=headers) as response:
                 if response.status != HTTPStatus.OK:
                     raise _refusal(response.status, await response.read())
                 _compare(image.crc64, response.headers.get(_CRC))
@@ -76,7 +73,7 @@ class OssStore:
         """A URL that works when it is sent: see `ObjectStore.link`."""
         if not self._url_expires_s:
             return self.url(key)
-        signed: str = self._oss2.sign_url("GET", key, self._url_expires_s, slash_safe=True)
+        signed: str = self._signed.sign_url("GET", key, self._url_expires_s, slash_safe=True)
         return signed
 
     async def probe(self, worker_id: str) -> None:
@@ -88,7 +85,7 @@ class OssStore:
         key = f"users/.image-uploads/{worker_id}"  # under the prefix that a narrow policy grants
         await self.put(key, Image(BytesIO(), 0, 0), content_type="text/plain", event_id="probe")
         try:
-            await asyncio.to_thread(self._oss2.delete_object, key)
+            await asyncio.to_thread(self._signed.delete_object, key)
         except oss2.exceptions.OssError as error:
             raise _blame(error.status, error.code, error.message) from error
 
@@ -114,12 +111,6 @@ def _bucket(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
         connect_timeout=_CONNECT_TIMEOUT_S,
         enable_crc=False,
     )
-
-
-def _objects_url(bucket: Any) -> str:  # noqa: ANN401 as above
-    """What stands before a key: oss2 knows when the bucket belongs into the host, into the path, or nowhere."""
-    url: str = bucket.sign_url("GET", "k", 1)
-    return url.partition("?")[0].removesuffix("k")
 
 
 def _body(image: Image) -> bytes | AsyncIterator[bytes]:
