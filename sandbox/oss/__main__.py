@@ -25,9 +25,7 @@ _TOKEN = "SANDBOX_OSS_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--private", is_flag=True, help="Refuse to read without a signature.")
-def main(  # noqa: PLR0913 - click passes each option as an argument
-    *, data: Path, bucket: str, region: str, access_key: str, host: str, port: int, private: bool
-) -> None:
+def main(*, data: Path, bucket: str, region: str, access_key: str, host: str, port: int, private: bool) -> None:
     """Serve one bucket by the protocol of Alibaba Cloud OSS, print the address, stop on SIGTERM."""
     secret = os.environ.get(_SECRET, "")
     if not secret:

@@ -32,7 +32,7 @@ class OssServer:
     `faults` and `requests` are the same rules and counters as those of the control API.
     """
 
-    def __init__(  # noqa: PLR0913 - each is an option of the command line
+    def __init__(
         self,
         data: Path,
         credentials: Credentials,

@@ -131,7 +131,7 @@ def _names(additional: str) -> tuple[str, ...]:
     return tuple(sorted({name.lower() for name in additional.split(";") if name}))
 
 
-def _claim(  # noqa: PLR0913 - the fields of one value, named at both callers
+def _claim(
     credential: str,
     date: str,
     region: str,
