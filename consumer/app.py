@@ -44,21 +44,17 @@ _log = structlog.get_logger()
 
 
 async def declare(settings: DeclareSettings) -> None:
-    """The broker has all that the product needs.
+    """The broker has all that the product needs; waits for one that is away.
 
     Raises:
-        StartError: it refuses us, is away, or has things of our names with other arguments.
+        StartError: it refuses us, or has things of our names with other arguments.
     """
     url = settings.amqp_url.get_secret_value()
-    try:
-        async with await rabbit.connect(url, "image-uploads declare") as connection:
-            await rabbit.declare(connection, settings.retry_delays_s)
-    except rabbit.LOST as error:
-        raise StartError(f"RabbitMQ at {rabbit.address(url)} does not answer: {error}") from error
+    await rabbit.close(await rabbit.prepare(url, "image-uploads declare", settings.retry_delays_s))
 
 
 async def migrate(settings: DatabaseSettings) -> list[str]:
-    """The database has all tables; returns the files that were applied.
+    """The database has all tables; returns the files that were applied. Waits for a database that is away.
 
     Raises:
         StartError: it refuses us, or has tables of our names that something else made.

@@ -23,21 +23,30 @@ def cli() -> None:
 
 @cli.command(epilog="Example: OSS_BUCKET=… OSS_REGION=… OSS_ACCESS_KEY=… OSS_SECRET=… image-uploads worker")
 def worker() -> None:
-    """Work off image.generated until SIGTERM; then finish what was begun."""
+    """Work off image.generated until SIGTERM.
+
+    What was begun is finished first.
+    """
     settings = _load(WorkerSettings)
     raise SystemExit(_run(app.work(settings)))
 
 
 @cli.command(epilog="Example: AMQP_URL=amqp://user:password@broker/ image-uploads declare")
 def declare() -> None:
-    """Make the exchange, queues and bindings; a worker does so at start."""
+    """Make the exchange, queues and bindings.
+
+    A worker does so at start.
+    """
     _run(app.declare(_load(DeclareSettings)))
     click.echo("exchange, queues and bindings are in place")
 
 
 @cli.command(epilog="Example: DATABASE_URL=postgresql://user:password@db/images image-uploads migrate")
 def migrate() -> None:
-    """Make the tables; a worker does so at start."""
+    """Make the tables.
+
+    A worker does so at start.
+    """
     for file in _run(app.migrate(_load(DatabaseSettings))):
         click.echo(f"applied {file}")
     click.echo("the tables are in place")

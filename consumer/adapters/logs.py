@@ -34,6 +34,8 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     )
     # Libraries speak up only when something is wrong; at debug, oss2 would log signatures.
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
+    # What goes wrong with a connection is raised as well, and told by whoever waits for it.
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
 
 
 def _renderers(style: str) -> list[Processor]:

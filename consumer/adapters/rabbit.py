@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import aio_pika
+import structlog
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
@@ -20,11 +21,15 @@ from aiormq.exceptions import ConnectionNotAllowed
 from yarl import URL
 
 from consumer.core.errors import StartError
+from consumer.core.redact import redact
 from schemas import topology
 
 CONNECT_TIMEOUT_S: Final = 10
 _CLOSE_TIMEOUT_S: Final = 5
+PAUSE_S: Final = 1.0
 HEARTBEAT_S: Final = 10  # a dead peer is noticed after three of them; the library's 60 would mean three minutes
+_log = structlog.get_logger()
+
 LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
 """What any call may raise when the broker is away."""
 
@@ -91,6 +96,41 @@ def _refusal(error: BaseException, url: str) -> StartError | None:
             return StartError(f"what listens at {address(url)} does not speak AMQP: check AMQP_URL")
         case _:
             return None
+
+
+async def prepare(url: str, name: str, retry_delays_s: Sequence[int]) -> AbstractConnection:
+    """A connection to a broker that has everything; waits for one that is away.
+
+    Raises:
+        StartError: the broker refuses us, or has queues of our names with other arguments.
+    """
+    while True:
+        try:
+            return await connect_and_declare(url, name, retry_delays_s)
+        except LOST as error:
+            tell_waiting(url, error)
+            await asyncio.sleep(PAUSE_S)
+
+
+async def connect_and_declare(url: str, name: str, retry_delays_s: Sequence[int]) -> AbstractConnection:
+    """A connection to a broker that has everything.
+
+    Raises:
+        StartError: as `prepare`.
+        OSError, AMQPError, TimeoutError: it is away.
+    """
+    connection = await connect(url, name)
+    try:
+        await declare(connection, retry_delays_s)
+    except BaseException:
+        await close(connection)
+        raise
+    return connection
+
+
+def tell_waiting(url: str, error: Exception) -> None:
+    """The log says that the broker is waited for."""
+    _log.warning("waiting for RabbitMQ", address=address(url), error=redact(str(error) or repr(error)))
 
 
 async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int]) -> None:

@@ -15,7 +15,6 @@ from consumer.core.ports import Delivery, Meter
 from consumer.core.redact import redact
 from schemas import topology
 
-_PAUSE_S: Final = 1.0
 _OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 _log = structlog.get_logger()
@@ -73,7 +72,7 @@ class RabbitConsumer:
         meter: Meter,
     ) -> None:
         self._url = url
-        self._name = name
+        self._name = f"{name} consumer"
         self._prefetch = prefetch
         self._retry_delays_s = retry_delays_s
         self._take = take
@@ -91,33 +90,26 @@ class RabbitConsumer:
         Raises:
             StartError: the broker refuses us, or has queues of our names with other arguments.
         """
-        while True:
-            try:
-                await self._connect()
-            except rabbit.LOST as error:
-                self._tell(error)
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return
+        self._connection = await rabbit.prepare(self._url, self._name, self._retry_delays_s)
 
     async def run(self) -> None:
         """Deliveries come until `stop`; returns once no further one will."""
         while not self._stopping:
             try:
                 if self._connection is None:
-                    await self._connect()
+                    self._connection = await rabbit.connect_and_declare(self._url, self._name, self._retry_delays_s)
                     self._meter.reconnected()
                 await self._subscribe()
                 if not self._stopping:
                     await self._lost.wait()
             except (*rabbit.LOST, StartError) as error:
-                self._tell(error)
+                rabbit.tell_waiting(self._url, error)
             self._mark(attached=False)
             if self._stopping:
                 await self.stop()
             else:
                 await self.close()
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(rabbit.PAUSE_S)
 
     async def stop(self) -> None:
         """No further delivery comes; those in work can still be acked."""
@@ -140,20 +132,11 @@ class RabbitConsumer:
             OSError, AMQPError: the broker is away.
         """
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._attached.wait(), _PAUSE_S)
+            await asyncio.wait_for(self._attached.wait(), rabbit.PAUSE_S)
         if self._connection is None or not self._attached.is_set():
             raise ConnectionError("RabbitMQ does not deliver to this worker")
         names = [queue.name for queue in topology.queues(self._retry_delays_s)]
         return await rabbit.queue_sizes(self._connection, names)
-
-    async def _connect(self) -> None:
-        connection = await rabbit.connect(self._url, f"{self._name} consumer")
-        try:
-            await rabbit.declare(connection, self._retry_delays_s)
-        except BaseException:
-            await rabbit.close(connection)
-            raise
-        self._connection = connection
 
     async def _subscribe(self) -> None:
         if self._connection is None:
@@ -179,9 +162,6 @@ class RabbitConsumer:
     def _mark(self, *, attached: bool) -> None:
         (self._attached.set if attached else self._attached.clear)()
         self._meter.attached(up=attached)
-
-    def _tell(self, error: Exception) -> None:
-        _log.warning("waiting for RabbitMQ", address=rabbit.address(self._url), error=redact(str(error) or repr(error)))
 
 
 def _number(value: Any, default: int) -> int:  # noqa: ANN401 a header is whatever its publisher made it
