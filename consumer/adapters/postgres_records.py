@@ -50,8 +50,8 @@ _FIND: Final = """
     ) AS first
     WHERE stored.id IS NOT NULL OR failed.id IS NOT NULL OR first.fingerprint IS NOT NULL"""
 
-# Sorted, so that two workers' groups cannot wait for each other; the conflict target is named, so that a clash on
-# another unique column is an error and not silence.
+# The conflict target is named, so that a clash on another unique column is an error and not silence. The numbering
+# lock keeps two workers' groups from waiting for each other, in whatever order their rows are.
 _RECORD: Final = f"""
     WITH inserted AS (
         INSERT INTO job_outputs ({_OUTPUT_COLUMNS})
@@ -61,13 +61,12 @@ _RECORD: Final = f"""
             $9::text[], $10::text[], $11::bigint[], $12::int[], $13::int[], $14::text[], $15::text[], $16::text[],
             $17::timestamptz[], $18::timestamptz[]) AS output (id, job_id, user_id, source, event_id, fingerprint,
             bucket, key, url, content_type, size_bytes, width, height, crc64, prompt, metadata, created_at, expires_at)
-        ORDER BY source, event_id
         ON CONFLICT ("eventSource", "eventId") DO NOTHING
         RETURNING "eventSource", "eventId", "eventFingerprint", "ossKey", "createdAt"
     ), resolved AS (
         UPDATE job_failures SET "resolvedAt" = clock_timestamp() FROM inserted
         WHERE job_failures."eventSource" = inserted."eventSource" AND job_failures."eventId" = inserted."eventId"
-            AND job_failures."eventFingerprint" = inserted."eventFingerprint" AND "resolvedAt" IS NULL
+            AND job_failures."eventFingerprint" = inserted."eventFingerprint"
     )
     SELECT "ossKey", "createdAt" FROM inserted"""  # noqa: S608 only constants of this file are put together
 

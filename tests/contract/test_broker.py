@@ -104,6 +104,16 @@ async def test_a_copy_into_a_queue_that_does_not_exist_is_an_error(place: Place)
     assert len(await place.held(topology.DEAD_QUEUE)) == 1
 
 
+async def test_copies_of_one_message_at_once_each_get_their_own_verdict(place: Place) -> None:
+    delivery = await place.deliver(b"one", {})
+    queues = ["no-such-queue", topology.DEAD_QUEUE] * 20
+    verdicts = await asyncio.gather(
+        *(place.broker.copy(delivery, queue, {}) for queue in queues), return_exceptions=True
+    )
+    assert [isinstance(verdict, BrokerError) for verdict in verdicts] == [True, False] * 20
+    assert len(await place.held(topology.DEAD_QUEUE)) == 20
+
+
 async def test_an_announcement_succeeds_even_if_nobody_listens(place: Place) -> None:
     output = samples.output(samples.event())
     await place.broker.announce(completed(output, output.url))
