@@ -173,7 +173,7 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
 
     health.watch("broker", count_queues)
     health.watch("database", records.probe)
-    health.watch("storage", partial(store.probe, worker_id))
+    health.watch("storage", store.probe)
     health.watch("temp_dir", partial(_probe_temp_dir, settings.temp_dir))
     return _Parts(metrics, health, worker, consumer)
 

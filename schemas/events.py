@@ -98,9 +98,13 @@ def _image_url(url: str) -> str:
     scheme = url.partition(":")[0].lower()
     if scheme not in ("https", "http", "file", "data"):
         raise ValueError("is none of https:, http:, file: and data:")
-    if scheme in ("https", "http") and not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words repeat what it was given, password and all
+        raise ValueError("is no valid URL") from None
+    if scheme in ("https", "http") and not parts.hostname:
         raise ValueError("names no host")
-    if scheme == "file" and urlsplit(url).netloc not in ("", "localhost"):
+    if scheme == "file" and parts.netloc not in ("", "localhost"):
         raise ValueError("names a host; a file: URL is file:///path")
     return url
 

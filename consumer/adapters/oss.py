@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
 import aiohttp
@@ -24,6 +24,7 @@ _SILENCE_TIMEOUT_S: Final = 30
 _SIGNATURE_LIVES_S: Final = 900  # what OSS allows a clock to be off
 _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is copied whole
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
+_PROBE_KEY: Final = "users/.image-uploads/probe"  # under the prefix that a narrow policy grants; no key of an image
 _CRC: Final = "x-oss-hash-crc64ecma"
 _BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
 """What OSS says of the one object; all else that it refuses, it would refuse of any.
@@ -39,7 +40,8 @@ class OssStore:
         self.bucket = settings.oss_bucket
         self._base_url = settings.base_url
         self._url_expires_s = settings.oss_url_expires_s
-        self._signed = _bucket(settings)
+        self._signed = _bucket(settings, settings.endpoint, is_cname=settings.oss_cname)
+        self._links = _links(settings)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the prefetch is the limit
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
@@ -73,19 +75,19 @@ class OssStore:
         """A URL that works when it is sent: see `ObjectStore.link`."""
         if not self._url_expires_s:
             return self.url(key)
-        signed: str = self._signed.sign_url("GET", key, self._url_expires_s, slash_safe=True)
-        return signed
+        signed: str = self._links.sign_url("GET", key, self._url_expires_s, slash_safe=True)
+        path, _, query = signed.partition("?")
+        return f"{path.replace('%40', '@')}?{query}"
 
-    async def probe(self, worker_id: str) -> None:
+    async def probe(self) -> None:
         """An object can be put and deleted.
 
         Raises:
             UploadError: it cannot.
         """
-        key = f"users/.image-uploads/{worker_id}"  # under the prefix that a narrow policy grants
-        await self.put(key, Image(BytesIO(), 0, 0), content_type="text/plain", event_id="probe")
+        await self.put(_PROBE_KEY, Image(BytesIO(), 0, 0), content_type="text/plain", event_id="probe")
         try:
-            await asyncio.to_thread(self._signed.delete_object, key)
+            await asyncio.to_thread(self._signed.delete_object, _PROBE_KEY)
         except oss2.exceptions.OssError as error:
             raise _blame(error.status, error.code, error.message) from error
 
@@ -94,7 +96,15 @@ class OssStore:
         await self._session.close()
 
 
-def _bucket(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
+def _links(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
+    base_url = settings.oss_base_url
+    if base_url and not urlsplit(base_url).path.strip("/"):
+        return _bucket(settings, base_url, is_cname=True)
+    # What is internal to the cloud is of no use to a browser.
+    return _bucket(settings, settings.endpoint.replace("-internal.", "."), is_cname=settings.oss_cname)
+
+
+def _bucket(settings: OssSettings, endpoint: str, *, is_cname: bool) -> Any:  # noqa: ANN401 oss2 ships no types
     token = settings.oss_session_token.get_secret_value() if settings.oss_session_token else None
     provider = StaticCredentialsProvider(
         settings.oss_access_key.get_secret_value(), settings.oss_secret.get_secret_value(), token
@@ -103,9 +113,9 @@ def _bucket(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
     session.session.trust_env = False  # neither a proxy nor a .netrc of this machine's user
     return oss2.Bucket(
         oss2.ProviderAuthV4(provider),
-        settings.endpoint,
+        endpoint,
         settings.oss_bucket,
-        is_cname=settings.oss_cname,
+        is_cname=is_cname,
         region=settings.oss_region,
         session=session,
         connect_timeout=_CONNECT_TIMEOUT_S,
@@ -125,6 +135,9 @@ async def _slices(image: Image) -> AsyncIterator[bytes]:
 
 
 def _compare(sent: int, stored: str | None) -> None:
+    if stored is None:
+        detail = "OSS answered without x-oss-hash-crc64ecma: something between us and OSS strips it"
+        raise DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
     if stored != str(sent):
         detail = f"OSS stored bytes with the checksum {stored}, sent were {sent}"
         raise TransientError(Reason.STORAGE_UNAVAILABLE, detail)

@@ -20,6 +20,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ConnectionNotAllowed
 from yarl import URL
 
+from consumer.adapters.amqp_decoding import read_anything
 from consumer.core.errors import StartError
 from consumer.core.redact import redact
 from schemas import topology
@@ -29,6 +30,8 @@ _CLOSE_TIMEOUT_S: Final = 5
 PAUSE_S: Final = 1.0
 HEARTBEAT_S: Final = 10  # a dead peer is noticed after three of them; the library's 60 would mean three minutes
 _log = structlog.get_logger()
+
+read_anything()
 
 LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
 """What any call may raise when the broker is away."""

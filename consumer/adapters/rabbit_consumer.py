@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from secrets import token_hex
 from typing import Any, Final
 
 import aio_pika
@@ -16,6 +17,8 @@ from consumer.core.redact import redact
 from schemas import topology
 
 _OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_OF_THE_ROUTING: Final = ("CC", "BCC")  # they would send the copy to where the original went, once more
+_LARGEST_NUMBER: Final = 1_000_000  # whatever a header says, it must fit a column
 
 _log = structlog.get_logger()
 
@@ -40,7 +43,11 @@ class RabbitDelivery:
 
     def copy(self, headers: Mapping[str, str | int]) -> aio_pika.Message:
         """The message to publish anew: without the broker's own headers, which would mislead the next reader."""
-        own = {name: value for name, value in self._message.headers.items() if not name.startswith(_OF_THE_BROKER)}
+        own = {
+            name: value
+            for name, value in self._message.headers.items()
+            if not name.startswith(_OF_THE_BROKER) and name not in _OF_THE_ROUTING
+        }
         return aio_pika.Message(
             self.body,
             headers={**own, **headers},
@@ -81,7 +88,7 @@ class RabbitConsumer:
         self._stopping = False
         self._connection: AbstractConnection | None = None
         self._queue: AbstractQueue | None = None
-        self._tag = ""
+        self._tag = f"{name} {token_hex(4)}"  # ours, so that it can be cancelled before the broker has answered
         self._attached = asyncio.Event()
 
     async def start(self) -> None:
@@ -154,7 +161,7 @@ class RabbitConsumer:
         underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set())
         await channel.set_qos(prefetch_count=self._prefetch)
         self._queue = await channel.get_queue(topology.WORK_QUEUE, ensure=False)
-        self._tag = await self._queue.consume(self._on_message)
+        await self._queue.consume(self._on_message, consumer_tag=self._tag)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         await self._take(RabbitDelivery(message))
@@ -166,6 +173,6 @@ class RabbitConsumer:
 
 def _number(value: Any, default: int) -> int:  # noqa: ANN401 a header is whatever its publisher made it
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return min(int(value), _LARGEST_NUMBER)
+    except (TypeError, ValueError, OverflowError):
         return default

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 MAX_DETAIL_CHARS: Final = 500
 _MAX_URL_CHARS: Final = 2000
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>)]+", re.IGNORECASE)
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"<>]+", re.IGNORECASE)  # quotes and brackets may belong to it
 _DATA_URL: Final = re.compile(r"(data:[^,\s]{0,100},)\S+", re.IGNORECASE)
 
 

@@ -76,12 +76,11 @@ class Settle:
         attempt = delivery.attempt + isinstance(outcome, Retry)
         queue = topology.rung_queue(outcome.delay_s)
         await self.broker.copy(delivery, queue, {topology.X_ATTEMPT: attempt})
-        if hint := delayed(cause, outcome, delivery.attempt, datetime.now(UTC)):
-            try:
+        try:
+            if hint := delayed(cause, outcome, delivery.attempt, datetime.now(UTC)):
                 await self.broker.announce(hint)
-            except BrokerError as error:
-                # The copy is what counts; to repeat it for a hint's sake would double the event.
-                _log.warning("a hint was not published", error=redact(str(error)))
+        except Exception as error:  # noqa: BLE001 to repeat the copy for a hint's sake would double the event
+            _log.warning("a hint was not published", error=redact(repr(error)))
 
     async def _fail(self, delivery: Delivery, cause: Cause, outcome: Failed) -> Outcome:
         verdict = await self.records.fail(_failure(delivery, cause, outcome))

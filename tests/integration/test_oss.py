@@ -131,9 +131,28 @@ async def test_plain_urls_are_of_the_base_and_percent_encoded_but_for_slash_and_
     assert make(oss_base_url="https://cdn.test/img/").link(key).startswith("https://cdn.test/img/users/")
 
 
+@pytest.mark.parametrize(
+    ("change", "start"),
+    [
+        ({}, "https://images.oss-cn-hangzhou.aliyuncs.com/users/a@b/"),
+        (
+            {"oss_endpoint": "https://oss-cn-hangzhou-internal.aliyuncs.com"},
+            "https://images.oss-cn-hangzhou.aliyuncs.com/users/a@b/",
+        ),
+        ({"oss_base_url": "https://img.test"}, "https://img.test/users/a@b/"),
+        ({"oss_endpoint": "https://own.test", "oss_cname": True}, "https://own.test/users/a@b/"),
+    ],
+)
+async def test_a_presigned_link_is_one_that_a_browser_can_reach(make: Make, change: dict[str, Any], start: str) -> None:
+    settings = {"oss_endpoint": None, "oss_url_expires_s": 60} | change
+    link = make(**settings).link("users/a@b/jobs/j/x.png")
+    assert link.startswith(f"{start}jobs/j/x.png?")
+    assert "x-oss-signature=" in link
+
+
 async def test_a_probe_puts_and_deletes_and_leaves_nothing(make: Make, server: OssServer) -> None:
-    await make().probe("worker-1")
+    await make().probe()
     assert (server.requests["PUT"], server.requests["DELETE"]) == (1, 1)
     server.faults.add(Fault(Kind.DENY, method="DELETE"))
     with pytest.raises(DependencyError):
-        await make().probe("worker-1")
+        await make().probe()

@@ -16,6 +16,7 @@ log = structlog.get_logger()
 log.info("CANARY", url="https://x/?token=CANARY", nested={"a": ["CANARY"]})
 logging.getLogger("some.library").error("broken: %s", "CANARY")
 try:
+    local = "LOCAL-" + "VARIABLE"
     raise ValueError("CANARY in an error")
 except ValueError:
     log.exception("caught")
@@ -36,6 +37,7 @@ def test_no_secret_leaves_whoever_speaks_and_however(style: str) -> None:
     assert "CANARY" not in shown
     assert shown.count("***") >= 6
     assert "not shown" not in shown
+    assert "LOCAL-VARIABLE" not in shown
 
 
 def test_off_a_terminal_each_line_is_json() -> None:
