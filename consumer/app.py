@@ -168,10 +168,15 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     stack.push_async_callback(consumer.close)
     await consumer.start()
 
-    async def count_queues() -> None:
-        metrics.queues(await consumer.queue_sizes())
+    async def probe_broker() -> None:
+        sizes: dict[str, int] = {}
+        try:
+            sizes = await consumer.queue_sizes()
+            await broker.probe()
+        finally:
+            metrics.queues(sizes)  # no figure rather than one that is no longer true
 
-    health.watch("broker", count_queues)
+    health.watch("broker", probe_broker)
     health.watch("database", records.probe)
     health.watch("storage", store.probe)
     health.watch("temp_dir", partial(_probe_temp_dir, settings.temp_dir))
@@ -184,10 +189,16 @@ def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
     except OSError as error:
         raise StartError(f"TEMP_DIR {settings.temp_dir} cannot be made: {error.strerror}") from error
     guard = AddressGuard(settings.source_allowed_hosts, settings.source_allowed_networks)
-    http = HttpSource(guard, timeout_s=settings.source_timeout_s, max_bytes=settings.max_image_bytes)
+    http = HttpSource(guard, max_bytes=settings.max_image_bytes)
     stack.push_async_callback(http.close)
     files = FileSource(settings.temp_dir, max_bytes=settings.max_image_bytes)
-    return ImageSources(http, files, directory=settings.temp_dir, max_bytes=settings.max_image_bytes)
+    return ImageSources(
+        http,
+        files,
+        directory=settings.temp_dir,
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.source_timeout_s,
+    )
 
 
 async def _run(parts: _Parts) -> None:
@@ -206,5 +217,5 @@ async def _watch_loop(metrics: Metrics) -> None:
 
 
 async def _probe_temp_dir(directory: Path) -> None:
-    with TemporaryFile(dir=directory):
-        pass
+    # In a thread: a mount that hangs must not take the event loop along.
+    (await asyncio.to_thread(TemporaryFile, dir=directory)).close()

@@ -5,9 +5,9 @@ Every field says its unit, its range, and why its default is what it is.
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from schemas.environment import AmqpSettings, Environment, TempDirSettings, url_with
@@ -41,6 +41,8 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_RECORDING_S: Final = 60  # what looking up and recording may take beside a slow database
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -70,7 +72,7 @@ class DeclareSettings(AmqpSettings, LogSettings):
 class DatabaseSettings(LogSettings):
     """Where PostgreSQL is; what `migrate` reads."""
 
-    database_url: Annotated[SecretStr, url_with("postgresql", "postgres")] = SecretStr(
+    database_url: Annotated[SecretStr, url_with("postgresql", "postgres", host_required=False)] = SecretStr(
         "postgresql://postgres@localhost:5432/image_uploads"
     )
     """PostgreSQL, `postgresql://`. The default is a fresh server's superuser on this machine."""
@@ -136,7 +138,7 @@ class SourceSettings(TempDirSettings):
     """Comma-separated private or loopback ranges, such as 10.0.0.0/8, that may be fetched from. Default: none,
     because whoever publishes an event would otherwise reach what only this machine can reach."""
     source_timeout_s: Seconds = 60
-    """Seconds that one fetch may take, above 0. Default: a 25 MiB image over 4 Mbit/s."""
+    """Seconds that one fetch may take, with its redirects, above 0. Default: a 25 MiB image over 4 Mbit/s."""
     max_image_bytes: int = Field(default=26_214_400, ge=1, le=5 * 1024**3)
     """Bytes, 1 to 5 GiB (what OSS takes in one PUT). Default: 25 MiB, several times a 4K PNG."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
@@ -149,8 +151,17 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
     prefetch: int = Field(default=64, ge=1, le=2000)
     """Deliveries in work at once, per process, 1 to 2000. Default: enough to hide 100 ms of waiting at 600/s."""
     handler_timeout_s: float = Field(default=300, gt=0, le=1500)
-    """Seconds for one try of one event, at most 1500. Default: far above a slow source, and far below the 30
-    minutes after which a broker takes the delivery back."""
+    """Seconds for one try of one event, at most 1500, and at least SOURCE_TIMEOUT_S + OSS_TIMEOUT_S + 60. Default: far
+    above a slow source, and far below the 30 minutes after which a broker takes the delivery back."""
+
+    @model_validator(mode="after")
+    def _deadlines_fit(self) -> Self:
+        # Or the handler's deadline would blame the event for a store or database that is merely slow.
+        least = self.source_timeout_s + self.oss_timeout_s + _RECORDING_S
+        if self.handler_timeout_s < least:
+            raise ValueError(f"HANDLER_TIMEOUT_S must be at least SOURCE_TIMEOUT_S + OSS_TIMEOUT_S + {_RECORDING_S}")
+        return self
+
     drain_timeout_s: Seconds = 25
     """Seconds that a stopping worker gives to what it has begun. Default: below Kubernetes' grace of 30."""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)

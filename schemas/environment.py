@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SEE: Final = "(see .env.example)"
+_HIGHEST_PORT: Final = 65_535
 _SHORT: Final = 3  # to blot out every "a" would make no secret of anything
 
 
@@ -21,25 +22,26 @@ class SettingsError(Exception):
         self.sentences = sentences
 
 
-def url_with(*schemes: str) -> AfterValidator:
+def url_with(*schemes: str, host_required: bool = True) -> AfterValidator:
     """Refuses a secret URL of any other scheme, or without a host, and never repeats what it was given."""
+    start = rf"({'|'.join(schemes)})://" + (r"[^/\s]" if host_required else "")
+    words = " or ".join(f"{scheme}://" for scheme in schemes) + (" and a host" if host_required else "")
 
     def check(url: SecretStr) -> SecretStr:
         if not _has_valid_port(url.get_secret_value()):
             raise ValueError("has no valid port: percent-encode what is special in its user and password")
-        if not re.match(rf"({'|'.join(schemes)})://[^/\s]", url.get_secret_value()):
-            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
+        if not re.match(start, url.get_secret_value()):
+            raise ValueError(f"must start with {words}")
         return url
 
     return AfterValidator(check)
 
 
 def _has_valid_port(url: str) -> bool:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:  # its words repeat a part of the URL, maybe of the password
-        return False
-    return True
+    # Looked at here, since a parser's words would repeat a part of the URL, maybe of the password.
+    hosts = url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
+    matches = [re.fullmatch(r"(?:\[[^]]*\]|[^:\[\]]*)(?::(\d{1,5}))?", host) for host in hosts.split(",")]
+    return all(match and int(match[1] or 0) <= _HIGHEST_PORT for match in matches)
 
 
 class Environment(BaseSettings):
@@ -96,7 +98,7 @@ def _sentences(error: ValidationError) -> list[str]:
     names = [str(detail["loc"][0]).upper() if detail["loc"] else "" for detail in details]
     missing = [name for name, detail in zip(names, details, strict=True) if detail["type"] == "missing"]
     wrong = [
-        f"{name or 'the settings'} {_predicate(detail['msg'])} {_SEE}"
+        f"{name} {_predicate(detail['msg'])} {_SEE}".lstrip()
         for name, detail in zip(names, details, strict=True)
         if detail["type"] != "missing"
     ]
@@ -108,5 +110,8 @@ def _subject(missing: list[str]) -> str:
 
 
 def _predicate(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return message[0].lower() + message[1:]
+    # What we say ourselves is a sentence already; pydantic's own words begin with a subject of theirs.
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    predicate = message.removeprefix("Input ")
+    return predicate[0].lower() + predicate[1:]

@@ -11,7 +11,7 @@ from fastcrc import crc64
 
 from consumer.core.errors import BrokerError, PermanentError, TransientError
 from consumer.core.ports import Delivery, Format, Image
-from consumer.core.records import Cause, Failure, Output, Recorded
+from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.events import CloudEvent
 from schemas.reasons import Reason
 
@@ -104,7 +104,7 @@ class FakeRecords:
     async def find(self, cause: Cause) -> Recorded:
         self.journal.step("find")
         output = self.outputs.get((cause.source or "", cause.event_id or ""))
-        failure = self.failures.get(cause.failure_id)
+        same = (cause.source, cause.event_id, cause.fingerprint, cause.replays)
         owners = [
             known.fingerprint
             for known in self.failures.values()
@@ -115,7 +115,14 @@ class FakeRecords:
         return Recorded(
             owner=output.fingerprint if output else (owners[0] if owners else None),
             output=output,
-            failure=failure if failure and failure.fingerprint == cause.fingerprint else None,
+            failure=next(
+                (
+                    known
+                    for known in self.failures.values()
+                    if (known.event_source, known.event_id, known.fingerprint, known.replays) == same
+                ),
+                None,
+            ),
         )
 
     async def record(self, output: Output) -> Output:
@@ -135,7 +142,11 @@ class FakeRecords:
         output = self.outputs.get((failure.event_source or "", failure.event_id or ""))
         if output is not None and output.fingerprint == failure.fingerprint:
             return output
-        return self.failures.setdefault(failure.id, replace(failure))
+        standing = self.failures.setdefault(failure.id, failure)
+        if standing.fingerprint != failure.fingerprint:
+            own = replace(failure, id=conflict_id(failure.id, failure.fingerprint))
+            standing = self.failures.setdefault(own.id, own)
+        return standing
 
 
 class FakeBroker:

@@ -28,7 +28,7 @@ _CHUNK_BYTES: Final = 256 * 1024
 class HttpSource:
     """One keep-alive session that fetches from allowed addresses only, and follows redirects under the same policy."""
 
-    def __init__(self, guard: AddressGuard, *, timeout_s: float, max_bytes: int) -> None:
+    def __init__(self, guard: AddressGuard, *, max_bytes: int) -> None:
         self._guard = guard
         self._max_bytes = max_bytes
         self._session = aiohttp.ClientSession(
@@ -37,12 +37,10 @@ class HttpSource:
                 resolver=GuardedResolver(guard),
                 socket_factory=guard.make_socket,
             ),
-            timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
-            # What is stored must be what was sent, and a small compressed answer must not grow in our memory.
+            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
+            # What is stored must be what was sent; a compressed answer is refused before it is read.
             headers={"Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity", "User-Agent": "image-uploads"},
-            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
         )
 
     async def chunks(self, url: str) -> AsyncGenerator[bytes]:

@@ -16,7 +16,7 @@ from fastcrc import crc64
 
 from consumer.adapters.file_source import FileSource
 from consumer.adapters.http_source import HttpSource
-from consumer.core.errors import DependencyError, PermanentError
+from consumer.core.errors import DependencyError, PermanentError, TransientError
 from consumer.core.ports import Image
 from schemas.reasons import Reason
 
@@ -28,11 +28,14 @@ _DATA_URL: Final = re.compile(r"data:[^,]*;base64,(?P<data>.*)", re.IGNORECASE |
 class ImageSources:
     """See `ImageSource`."""
 
-    def __init__(self, http: HttpSource, files: FileSource, *, directory: Path, max_bytes: int) -> None:
+    def __init__(
+        self, http: HttpSource, files: FileSource, *, directory: Path, max_bytes: int, timeout_s: float
+    ) -> None:
         self._http = http
         self._files = files
         self._directory = directory
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     @asynccontextmanager
     async def open(self, url: str) -> AsyncGenerator[Image]:
@@ -57,12 +60,16 @@ class ImageSources:
 
     async def _spooled(self, url: str, spool: BinaryIO) -> Image:
         size_bytes, crc = 0, 0
-        async with aclosing(self._http.chunks(url)) as chunks:
-            async for chunk in chunks:
-                size_bytes += len(chunk)
-                self._check_size(size_bytes)
-                crc = crc64.xz(chunk, crc)
-                self._write(spool, chunk)
+        try:
+            async with asyncio.timeout(self._timeout_s), aclosing(self._http.chunks(url)) as chunks:
+                async for chunk in chunks:
+                    size_bytes += len(chunk)
+                    self._check_size(size_bytes)
+                    crc = crc64.xz(chunk, crc)
+                    self._write(spool, chunk)
+        except TimeoutError as error:
+            detail = f"the image did not come within {self._timeout_s:g} s (SOURCE_TIMEOUT_S)"
+            raise TransientError(Reason.SOURCE_UNAVAILABLE, detail) from error
         return Image(spool, size_bytes, crc)
 
     def _write(self, spool: BinaryIO, chunk: bytes) -> None:
@@ -75,9 +82,14 @@ class ImageSources:
     def _summed(self, url: str) -> tuple[BinaryIO, Image]:
         file = self._files.open(url)
         size_bytes, crc = 0, 0
-        while chunk := file.read(_CHUNK_BYTES):
-            size_bytes += len(chunk)
-            crc = crc64.xz(chunk, crc)
+        try:
+            while chunk := file.read(_CHUNK_BYTES):
+                size_bytes += len(chunk)
+                crc = crc64.xz(chunk, crc)
+        except OSError as error:
+            file.close()
+            detail = f"the file could not be read: {error.strerror}"
+            raise TransientError(Reason.SOURCE_UNAVAILABLE, detail) from error
         return file, Image(file, size_bytes, crc)
 
     def _decoded(self, url: str) -> bytes:

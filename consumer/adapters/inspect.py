@@ -5,7 +5,7 @@ from typing import Final
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError, WebPImagePlugin  # noqa: F401 its import registers WebP
 
-from consumer.core.errors import PermanentError
+from consumer.core.errors import PermanentError, TransientError
 from consumer.core.ports import Format, Image
 from schemas.reasons import Reason
 
@@ -37,6 +37,9 @@ class PillowInspector:
             detail = f"{image.size_bytes} bytes that are no JPEG, PNG, WebP or GIF"
             raise PermanentError(Reason.NOT_AN_IMAGE, detail) from error
         except Exception as error:  # Pillow raises more than it documents
+            if isinstance(error, OSError) and error.errno is not None:
+                detail = f"the file could not be read: {error.strerror}"
+                raise TransientError(Reason.SOURCE_UNAVAILABLE, detail) from error
             raise PermanentError(Reason.NOT_AN_IMAGE, f"the header is broken: {error}") from error
         if width < 1 or height < 1:
             raise PermanentError(Reason.NOT_AN_IMAGE, f"the image is {width} x {height} pixels")

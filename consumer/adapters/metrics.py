@@ -94,7 +94,8 @@ class Metrics:
         self._broker_reconnects.inc()
 
     def queues(self, sizes: Mapping[str, int]) -> None:
-        """The ready messages of each queue were counted."""
+        """The ready messages of each queue were counted; of others nothing is known."""
+        self._queue_messages.clear()
         for queue, messages in sizes.items():
             self._queue_messages.labels(queue).set(messages)
 

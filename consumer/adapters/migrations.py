@@ -1,12 +1,26 @@
 """The tables: forward-only SQL files, each applied once."""
 
+import asyncio
 from importlib import resources
 from typing import Final
 
 import asyncpg
+import structlog
 
 from consumer.adapters.postgres import Connection, Pool
 from consumer.core.errors import StartError
+from consumer.core.redact import redact
+
+_PAUSE_S: Final = 1.0
+_PASSING: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+"""What a restart, a failover or another worker's long migration looks like; all else is a migration's own fault."""
 
 _LOCK: Final = 0x696D6701  # any number that only this program takes
 _TABLE: Final = """
@@ -17,6 +31,8 @@ _TABLE: Final = """
 _COLUMNS_OF: Final = """
     SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"""
 
+_log = structlog.get_logger()
+
 
 async def migrate(pool: Pool) -> list[str]:
     """Every file of `consumer/sql` is applied, in order of name; returns those that were applied now.
@@ -26,15 +42,19 @@ async def migrate(pool: Pool) -> list[str]:
     Raises:
         StartError: the user lacks rights, or a table of ours was made by something else; nothing has changed.
     """
-    try:
-        async with pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            return await _apply(connection)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise StartError(
-            f"the database user of DATABASE_URL may not make tables ({error}): as its owner, run "
-            "GRANT CREATE, USAGE ON SCHEMA public TO that user"
-        ) from error
+    while True:
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                return await _apply(connection)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StartError(
+                f"the database user of DATABASE_URL may not make tables ({error}): as its owner, run "
+                "GRANT CREATE, USAGE ON SCHEMA public TO that user"
+            ) from error
+        except _PASSING as error:
+            _log.warning("waiting to migrate", error=redact(str(error) or repr(error)))
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def _apply(connection: Connection) -> list[str]:
@@ -60,11 +80,7 @@ async def _apply(connection: Connection) -> list[str]:
 
 async def _refuse_foreign_tables(connection: Connection, first_file: str) -> None:
     for table in ("job_outputs", "job_failures"):
-        found = await connection.fetch(
-            """
-    SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped""",
-            table,
-        )
+        found = await connection.fetch(_COLUMNS_OF, table)
         if found:
             names = ", ".join(row["attname"] for row in found)
             raise StartError(

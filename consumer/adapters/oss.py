@@ -46,7 +46,6 @@ class OssStore:
             connector=aiohttp.TCPConnector(limit=0),  # the prefetch is the limit
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
         )
 
     async def put(self, key: str, image: Image, *, content_type: str, event_id: str) -> None:

@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 def address(dsn: str) -> str:
     """Host, port and database, without credentials."""
     parsed = urlsplit(dsn)
-    return f"{parsed.hostname or 'localhost'}:{parsed.port or 5432}{parsed.path}"
+    return (parsed.netloc.rpartition("@")[2] or "localhost") + parsed.path
 
 
 async def open_pool(dsn: str) -> Pool:
@@ -46,10 +46,7 @@ async def open_pool(dsn: str) -> Pool:
     Raises:
         StartError: the server refuses us, and will go on doing so.
     """
-    try:
-        where = address(dsn)
-    except ValueError as error:
-        raise StartError(f"DATABASE_URL is no valid URL: {error}") from None
+    where = address(dsn)
     while True:
         try:
             return await asyncpg.create_pool(
@@ -70,7 +67,8 @@ async def open_pool(dsn: str) -> Pool:
         except asyncpg.InsufficientPrivilegeError as error:
             raise StartError(f"PostgreSQL at {where} refuses the connection: {error}") from error
         except (ValueError, asyncpg.ClientConfigurationError) as error:
-            raise StartError(f"DATABASE_URL is no valid URL: {redact(str(error))}") from None
+            # The driver's words may repeat a part of the URL.
+            raise StartError(f"DATABASE_URL is not understood ({type(error).__name__}): see .env.example") from None
         except LOST as error:
             _log.warning("waiting for PostgreSQL", address=where, error=redact(str(error) or repr(error)))
             await asyncio.sleep(_PAUSE_S)
@@ -83,7 +81,8 @@ async def _as_it_is(_connection: object) -> None:
 async def close_pool(pool: Pool) -> None:
     """The connections are closed, those of unfinished statements too."""
     try:
-        await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await pool.close()
     except TimeoutError:
         pool.terminate()
 

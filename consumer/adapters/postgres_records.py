@@ -11,7 +11,7 @@ import asyncpg
 
 from consumer.adapters.grouping import Grouped
 from consumer.adapters.postgres import BAD_DATA, Asked, Connection, Pool, answer, transaction
-from consumer.core.records import Cause, Failure, Output, Recorded
+from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.reasons import Reason
 
 _NUMBERING_LOCK: Final = 0x696D6702  # held from drawing a number to the commit, so that numbers follow commits
@@ -35,14 +35,16 @@ _NEVER_EVENTS: Final = [
 _FIND: Final = """
     SELECT cause.position, stored.id AS output_id, failed.id AS failure_id,
         coalesce(stored."eventFingerprint", first.fingerprint) AS owner
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[])
-        WITH ORDINALITY AS cause (source, id, fingerprint, failure_id, position)
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[])
+        WITH ORDINALITY AS cause (source, id, fingerprint, replays, position)
     LEFT JOIN LATERAL (
         SELECT id, "eventFingerprint" FROM job_outputs
         WHERE "eventSource" = cause.source AND "eventId" = cause.id LIMIT 1
     ) AS stored ON true
     LEFT JOIN LATERAL (
-        SELECT id FROM job_failures WHERE id = cause.failure_id AND "eventFingerprint" = cause.fingerprint LIMIT 1
+        SELECT id FROM job_failures
+        WHERE "eventSource" = cause.source AND "eventId" = cause.id
+            AND "eventFingerprint" = cause.fingerprint AND replays = cause.replays LIMIT 1
     ) AS failed ON true
     CROSS JOIN LATERAL (
         SELECT (array_agg("eventFingerprint" ORDER BY number))[1] AS fingerprint FROM job_failures
@@ -106,9 +108,11 @@ class PostgresRecords:
             output = await _output_of(connection, failure.event_source, failure.event_id)
             if output is not None and output.fingerprint == failure.fingerprint:
                 return output
-            await connection.execute(_FAIL, *_failure_values(failure))
-            row = await connection.fetchrow(_FAILURE_OF, failure.id)
-        return _failure(row) if row else failure
+            standing = await _insert(connection, failure)
+            if standing.fingerprint != failure.fingerprint:
+                # Another event has failed under this name, so this one's row needs an id of its own.
+                standing = await _insert(connection, replace(failure, id=conflict_id(failure.id, failure.fingerprint)))
+        return standing
 
     async def probe(self) -> None:
         """The tables answer.
@@ -126,7 +130,7 @@ class PostgresRecords:
                 [cause.source for cause in causes],
                 [cause.event_id for cause in causes],
                 [cause.fingerprint for cause in causes],
-                [cause.failure_id for cause in causes],
+                [cause.replays for cause in causes],
                 _NEVER_EVENTS,
             )
         )
@@ -155,6 +159,14 @@ class PostgresRecords:
                 output if (output.oss_key, output.created_at) in inserted else await _standing(connection, output)
                 for output in outputs
             ]
+
+
+async def _insert(connection: Connection, failure: Failure) -> Failure:
+    await connection.execute(_FAIL, *_failure_values(failure))
+    row = await connection.fetchrow(_FAILURE_OF, failure.id)
+    if row is None:
+        raise LookupError(f"the row of failure {failure.id} is gone")
+    return _failure(row)
 
 
 async def _take_numbering_lock(connection: Connection) -> None:

@@ -84,7 +84,8 @@ async def close(connection: AbstractConnection | None) -> None:
     """The connection is closed, or left to itself if the broker does not answer any more."""
     if connection is not None:
         with suppress(*LOST), loss_is_no_cancellation():
-            await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await connection.close()
 
 
 def _refusal(error: BaseException, url: str) -> StartError | None:

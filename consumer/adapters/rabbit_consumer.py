@@ -139,7 +139,8 @@ class RabbitConsumer:
             OSError, AMQPError: the broker is away.
         """
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._attached.wait(), rabbit.PAUSE_S)
+            async with asyncio.timeout(rabbit.PAUSE_S):
+                await self._attached.wait()
         if self._connection is None or not self._attached.is_set():
             raise ConnectionError("RabbitMQ does not deliver to this worker")
         names = [queue.name for queue in topology.queues(self._retry_delays_s)]

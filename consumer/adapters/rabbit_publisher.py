@@ -81,6 +81,22 @@ class RabbitPublisher:
         async with lock:
             await self._publish(message, queue, exchange="", mandatory=True)
 
+    async def probe(self) -> None:
+        """The broker takes what is published.
+
+        Raises:
+            BrokerError: it is away, or blocks publishers because its memory or disk is low.
+        """
+        try:
+            with loss_is_no_cancellation():
+                async with asyncio.timeout(_PUBLISH_TIMEOUT_S / 2):
+                    target = await self._exchange("")
+                    await (await target.channel.get_underlay_channel()).connection.ready()
+        except TimeoutError as error:
+            raise BrokerError(f"RabbitMQ at {address(self._url)} takes no messages: look for an alarm") from error
+        except (*LOST, StartError) as error:
+            raise BrokerError(f"RabbitMQ at {address(self._url)}: {error!r}") from error
+
     async def close(self) -> None:
         """The connection is closed; what is not confirmed by now counts as refused."""
         await close(self._connection)

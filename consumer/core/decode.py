@@ -12,6 +12,7 @@ from schemas.events import CONTENT_TYPE, MAX_BODY_BYTES, EventId, EventSource, I
 from schemas.reasons import Reason
 
 _CONTENT_TYPES: Final = (CONTENT_TYPE, "application/json")
+_MAX_READ_BYTES: Final = 4 * MAX_BODY_BYTES  # beyond, reading it for its job alone would stall everybody else
 _ID: Final = TypeAdapter[str](EventId)
 _SOURCE: Final = TypeAdapter[str](EventSource)
 _JOB_ID: Final = TypeAdapter[str](JobId)
@@ -35,10 +36,10 @@ def decode(body: bytes, *, content_type: str | None, message_id: str | None, rep
     unnamed = Cause(fingerprint=fingerprint((message_id or "").encode(), body), replays=replays)
     if len(body) > MAX_BODY_BYTES:
         detail = f"the event has {len(body)} bytes; at most {MAX_BODY_BYTES} are allowed"
-        raise EventRefusedError(Reason.TOO_LARGE, detail, unnamed)
+        raise EventRefusedError(Reason.TOO_LARGE, detail, _read(body, unnamed))
     if content_type and content_type.partition(";")[0].strip().lower() not in _CONTENT_TYPES:
         detail = f"content type {content_type[:100]!r} is none of {', '.join(_CONTENT_TYPES)}"
-        raise EventRefusedError(Reason.UNSUPPORTED_EVENT, detail, unnamed)
+        raise EventRefusedError(Reason.UNSUPPORTED_EVENT, detail, _read(body, unnamed))
     try:
         event = ImageGenerated.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -47,6 +48,14 @@ def decode(body: bytes, *, content_type: str | None, message_id: str | None, rep
         detail = f"{', '.join(sorted(missing))}: field required"
         raise EventRefusedError(Reason.INVALID_EVENT, detail, Cause.of(event, replays))
     return event
+
+
+def _read(body: bytes, unnamed: Cause) -> Cause:
+    if len(body) <= _MAX_READ_BYTES:
+        with suppress(ValueError, RecursionError):
+            document = json.loads(body)
+            return _salvage(document, unnamed) if isinstance(document, dict) else unnamed
+    return unnamed
 
 
 def _refusal(body: bytes, error: ValidationError, unnamed: Cause) -> EventRefusedError:

@@ -12,8 +12,13 @@ from schemas.reasons import Reason
 
 
 def fingerprint(*parts: bytes) -> str:
-    """32 hex digits that differ when any of the parts does; none of them may hold a NUL."""
+    """32 hex digits that differ when any of the parts does; all but the last must be free of NUL."""
     return hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()
+
+
+def conflict_id(failure_id: UUID, fingerprint: str) -> UUID:
+    """Id of a failure whose own id is taken by another event of the same source and id."""
+    return derive_id(ImageUploadFailed.TYPE, str(failure_id), fingerprint)
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ class Cause:
             return derive_id(ImageUploadFailed.TYPE, self.fingerprint, str(self.replays))
         return derive_id(ImageUploadFailed.TYPE, self.source, self.event_id, str(self.replays))
 
-    @cached_property
+    @property
     def conflict_id(self) -> UUID:
         """The same for a run that fails because source and id belong to another event, which may have failed too."""
-        return derive_id(ImageUploadFailed.TYPE, str(self.failure_id), self.fingerprint)
+        return conflict_id(self.failure_id, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Lamp(Protocol):
 
 
 class Health:
-    """Probes each dependency every 15 seconds, every second while one is away, and remembers what is wrong."""
+    """Probes each dependency every 15 seconds, every second while it is away, and remembers what is wrong."""
 
     def __init__(self, lamp: Lamp, dependencies: Iterable[str]) -> None:
         self._lamp = lamp
@@ -44,15 +44,21 @@ class Health:
         """Probes until it is cancelled; only meanwhile does the worker count as working."""
         self._problems.pop("worker", None)
         try:
-            while True:
-                await asyncio.gather(*(self._ask(name, probe) for name, probe in self._probes.items()))
-                await asyncio.sleep(_INTERVAL_IN_TROUBLE_S if self._problems else _INTERVAL_S)
+            async with asyncio.TaskGroup() as group:
+                for dependency, probe in self._probes.items():
+                    group.create_task(self._watch(dependency, probe))
         finally:
             self._problems["worker"] = "stopping"
 
+    async def _watch(self, dependency: str, probe: Probe) -> None:
+        while True:
+            await self._ask(dependency, probe)
+            await asyncio.sleep(_INTERVAL_IN_TROUBLE_S if dependency in self._problems else _INTERVAL_S)
+
     async def _ask(self, dependency: str, probe: Probe) -> None:
         try:
-            await asyncio.wait_for(probe(), _TIMEOUT_S)
+            async with asyncio.timeout(_TIMEOUT_S):
+                await probe()
         except Exception as error:  # noqa: BLE001 whatever a probe raises is its answer
             problem = redact(str(error) or type(error).__name__)
             if self._problems.get(dependency) != problem:

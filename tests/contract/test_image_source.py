@@ -31,13 +31,15 @@ class Place(NamedTuple):
 @pytest.fixture
 async def files(tmp_path: Path) -> AsyncIterator[Place]:
     guard = AddressGuard((), (ip_network("127.0.0.0/8"),))
-    http = HttpSource(guard, timeout_s=5, max_bytes=MAX_BYTES)
+    http = HttpSource(guard, max_bytes=MAX_BYTES)
 
     def place(data: bytes) -> str:
         (tmp_path / "fox.png").write_bytes(data)
         return f"file://{tmp_path}/fox.png"
 
-    source = ImageSources(http, FileSource(tmp_path, max_bytes=MAX_BYTES), directory=tmp_path, max_bytes=MAX_BYTES)
+    source = ImageSources(
+        http, FileSource(tmp_path, max_bytes=MAX_BYTES), directory=tmp_path, max_bytes=MAX_BYTES, timeout_s=5
+    )
     yield Place(source, place, f"file://{tmp_path}/gone.png")
     await http.close()
 

@@ -9,7 +9,7 @@ import pytest
 from consumer.adapters import migrations, postgres
 from consumer.adapters.postgres_records import PostgresRecords
 from consumer.core.ports import Records
-from consumer.core.records import Cause, Recorded
+from consumer.core.records import Cause, Failure, Recorded
 from schemas.reasons import Reason
 from tests import samples
 from tests.fakes import FakeRecords
@@ -114,6 +114,20 @@ async def test_what_was_never_read_as_an_event_owns_no_name(records: Records, re
     event = samples.event()
     await records.fail(samples.failure(Cause.of(event), fingerprint="another", reason=reason))
     assert await records.find(Cause.of(event)) == Recorded()
+
+
+async def test_two_events_of_one_name_that_fail_have_a_row_each_with_its_own_reason(records: Records) -> None:
+    event = samples.event()
+    refused = samples.failure(Cause.of(event), fingerprint="another", reason=Reason.INVALID_EVENT, job_id=None)
+    assert await records.fail(refused) == refused
+    corrected = samples.failure(Cause.of(event))
+    standing = await records.fail(corrected)
+    assert isinstance(standing, Failure)
+    assert (standing.reason, standing.job_id) == (corrected.reason, corrected.job_id)
+    assert standing.id != refused.id
+    assert await records.fail(corrected) == standing
+    assert (await records.find(Cause.of(event))).failure == standing
+    assert await records.fail(refused) == refused
 
 
 async def test_a_message_that_names_nothing_fails_once_per_run(records: Records) -> None:

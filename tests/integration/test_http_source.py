@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -83,9 +84,9 @@ class Sources:
 
     def make(self, networks: Sequence[str] = ("127.0.0.0/8",), hosts: Sequence[str] = ()) -> ImageSources:
         guard = AddressGuard(hosts, [ip_network(network) for network in networks])
-        self.opened.append(HttpSource(guard, timeout_s=2, max_bytes=MAX_BYTES))
+        self.opened.append(HttpSource(guard, max_bytes=MAX_BYTES))
         files = FileSource(self.directory, max_bytes=MAX_BYTES)
-        return ImageSources(self.opened[-1], files, directory=self.directory, max_bytes=MAX_BYTES)
+        return ImageSources(self.opened[-1], files, directory=self.directory, max_bytes=MAX_BYTES, timeout_s=2)
 
 
 @pytest.fixture
@@ -166,6 +167,20 @@ async def test_a_forbidden_address_is_refused_by_literal_by_name_and_behind_a_re
     for target in ("http://169.254.169.254/latest/meta-data", "http://10.0.0.1/", "file:///etc/passwd"):
         error = await verdict(lax, f"{host.url}/to?url={target}")
         assert error.reason is Reason.SOURCE_FORBIDDEN
+
+
+async def test_a_name_with_one_forbidden_address_is_forbidden(
+    host: Host, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(host.url.rpartition(":")[2])
+
+    def both(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.1", "10.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    error = await verdict(sources.make(), f"http://rebinding.test:{port}/x")
+    assert error.reason is Reason.SOURCE_FORBIDDEN
+    assert host.asked == []
 
 
 async def test_only_listed_hosts_are_asked_even_behind_a_redirect(host: Host, sources: Sources) -> None:

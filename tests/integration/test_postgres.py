@@ -173,7 +173,7 @@ async def test_looking_up_costs_index_scans_only_even_when_the_tables_are_large(
                 [cause.source for cause in causes],
                 [cause.event_id for cause in causes],
                 [cause.fingerprint for cause in causes],
-                [cause.failure_id for cause in causes],
+                [cause.replays for cause in causes],
                 _NEVER_EVENTS,
             )
         )

@@ -68,10 +68,14 @@ def test_an_event_of_another_kind_is_unsupported(change: dict[str, object]) -> N
     assert refusal(samples.body(**change)).reason is Reason.UNSUPPORTED_EVENT
 
 
-def test_a_body_of_another_content_type_is_unsupported_and_too_long_a_one_is_not_even_read() -> None:
-    assert refusal(samples.body(), "text/plain").reason is Reason.UNSUPPORTED_EVENT
-    long = samples.body(data={"prompt": "x" * MAX_BODY_BYTES})
-    assert refusal(long).reason is Reason.TOO_LARGE
+def test_a_body_of_another_content_type_is_unsupported_and_too_long_a_one_too_large() -> None:
+    other = refusal(samples.body(), "text/plain")
+    assert (other.reason, other.cause.job_id) == (Reason.UNSUPPORTED_EVENT, "abc123")
+    long = refusal(samples.body(data={"prompt": "x" * MAX_BODY_BYTES}))
+    assert (long.reason, long.cause.job_id) == (Reason.TOO_LARGE, "abc123")
+    longer = refusal(samples.body(data={"prompt": "x" * 4 * MAX_BODY_BYTES}))
+    assert (longer.reason, longer.cause.job_id) == (Reason.TOO_LARGE, None)
+    assert refusal(b"garbage", "text/plain").cause.job_id is None
 
 
 @pytest.mark.parametrize("text", [r"\ud800", r"a\u0000b"])

@@ -67,6 +67,7 @@ def test_each_missing_oss_setting_is_named_in_one_sentence(monkeypatch: pytest.M
         ("OSS_ENDPOINT", "https://host:port", "OSS_ENDPOINT must be like https://host"),
         ("OSS_BASE_URL", "https://key:CANARY@host/x", "OSS_BASE_URL must be like https://host/path"),
         ("OSS_URL_EXPIRES_S", "700000", "OSS_URL_EXPIRES_S should be less than or equal to 604800"),
+        ("HANDLER_TIMEOUT_S", "179", "HANDLER_TIMEOUT_S must be at least SOURCE_TIMEOUT_S + OSS_TIMEOUT_S + 60"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL should be 'debug', 'info', 'warning' or 'error'"),
     ],
 )
@@ -100,6 +101,13 @@ def test_the_other_names_of_the_access_key_are_taken(monkeypatch: pytest.MonkeyP
     settings = load(WorkerSettings)
     assert settings.oss_access_key.get_secret_value() == "other-key"
     assert settings.oss_secret.get_secret_value() == "other-secret"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql:///images", "postgresql://u:p@a:5432,b:5433/images", "postgres://u:p%2F@[::1]:5432/images"]
+)
+def test_every_form_of_a_database_url_is_taken(settings: Read, url: str) -> None:
+    assert settings(DATABASE_URL=url).database_url.get_secret_value() == url
 
 
 def test_a_command_asks_only_for_what_it_uses() -> None:

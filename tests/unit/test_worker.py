@@ -45,6 +45,7 @@ async def test_a_delivery_is_counted_while_it_is_in_work_and_by_its_outcome_afte
     assert house.value("settled_total", outcome="stored", reason="") == 1
     assert house.value("stored_bytes_total") == 3
     assert house.value("age_seconds_count") == 1
+    assert (house.value("last_stored_timestamp_seconds") or 0) > 1_700_000_000
 
 
 async def test_draining_waits_for_what_is_in_work_and_says_when_that_took_too_long() -> None:
@@ -57,6 +58,14 @@ async def test_draining_waits_for_what_is_in_work_and_says_when_that_took_too_lo
     house.gate.set()
     assert await draining
     await task
+
+    house.gate.clear()
+    house.started.clear()
+    again = asyncio.create_task(house.worker.take(FakeDelivery(samples.body())))
+    await house.started.wait()
+    assert not await house.worker.drain(0.01)
+    house.gate.set()
+    await again
 
 
 async def test_a_delivery_whose_connection_is_lost_is_dropped_without_an_ack() -> None:
