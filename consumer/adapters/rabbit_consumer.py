@@ -85,7 +85,6 @@ class RabbitConsumer:
         self._take = take
         self._meter = meter
         self._lost = asyncio.Event()
-        self._stopping = False
         self._connection: AbstractConnection | None = None
         self._queue: AbstractQueue | None = None
         self._tag = f"{name} {token_hex(4)}"  # ours, so that it can be cancelled before the broker has answered
@@ -100,32 +99,26 @@ class RabbitConsumer:
         self._connection = await rabbit.prepare(self._url, self._name, self._retry_delays_s)
 
     async def run(self) -> None:
-        """Deliveries come until `stop`; returns once no further one will."""
-        while not self._stopping:
+        """Deliveries come, until this is cancelled and `stop` is called."""
+        while True:
             try:
                 if self._connection is None:
                     self._connection = await rabbit.connect_and_declare(self._url, self._name, self._retry_delays_s)
                     self._meter.reconnected()
                 await self._subscribe()
-                if not self._stopping:
-                    await self._lost.wait()
+                await self._lost.wait()
             except (*rabbit.LOST, StartError) as error:
                 rabbit.tell_waiting(self._url, error)
             self._mark(attached=False)
-            if self._stopping:
-                await self.stop()
-            else:
-                await self.close()
-                await asyncio.sleep(rabbit.PAUSE_S)
+            await self.close()
+            await asyncio.sleep(rabbit.PAUSE_S)
 
     async def stop(self) -> None:
         """No further delivery comes; those in work can still be acked."""
-        self._stopping = True
         self._mark(attached=False)
         if self._queue is not None:
             with suppress(*rabbit.LOST), rabbit.loss_is_no_cancellation():
                 await self._queue.cancel(self._tag, timeout=rabbit.CONNECT_TIMEOUT_S)
-        self._lost.set()
 
     async def close(self) -> None:
         """The connection is closed; what is not acked is delivered again, to whoever is there."""

@@ -54,8 +54,9 @@ async def real(amqp_url: str) -> AsyncIterator[Place]:
         return found
 
     yield Place(broker, deliver, held)
+    running.cancel()
+    await asyncio.wait((running,))
     await consumer.stop()
-    await running
     await consumer.close()
     await broker.close()
     await connection.close()

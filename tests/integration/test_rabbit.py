@@ -48,9 +48,10 @@ class Consuming:
         return await asyncio.wait_for(self.came.get(), 30)
 
     async def stop(self) -> None:
-        await self.consumer.stop()
         if self.running:
-            await self.running
+            self.running.cancel()
+            await asyncio.wait((self.running,))
+        await self.consumer.stop()
         await self.consumer.close()
 
     def reconnects(self) -> float:
