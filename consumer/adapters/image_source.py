@@ -49,7 +49,7 @@ class ImageSources:
                 with file:
                     yield image
             case _:
-                # A large image waits in a file without a name, which no crash can leave behind.
+                # A large image waits in a file that has no name, or loses it at once: a crash leaves none behind.
                 with SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory)) as spool:
                     yield await self._spooled(url, cast("BinaryIO", spool))
 

@@ -22,7 +22,7 @@ _OUTPUT_COLUMNS: Final = """id, "jobId", "userId", "eventSource", "eventId", "ev
 _FAILURE_COLUMNS: Final = """id, "eventSource", "eventId", "eventFingerprint", "jobId", "userId", "imageUrl",
     reason, detail, attempts, replays, "failedAt\""""
 
-# What was refused before it was read as an event does not own the source and id that it may have named.
+# What was never a valid event does not own the source and id that it may have named.
 _NEVER_EVENTS: Final = [
     Reason.UNDECODABLE,
     Reason.INVALID_EVENT,

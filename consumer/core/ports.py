@@ -78,7 +78,7 @@ class ObjectStore(Protocol):
 
 
 class Records(Protocol):
-    """The rows; each method is one transaction."""
+    """The rows; each method that writes is one transaction."""
 
     async def find(self, cause: Cause) -> Recorded:
         """What the rows say of this event.

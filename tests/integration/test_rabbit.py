@@ -243,6 +243,28 @@ async def test_a_broker_that_restarts_is_waited_for_and_loses_nothing(private_ra
     await publisher.close()
 
 
+async def test_a_broker_that_blocks_publishers_is_named_and_takes_what_comes_afterwards(
+    private_rabbit: Callable[[], RabbitMQ],
+) -> None:
+    server = private_rabbit()
+    consuming = Consuming(server.url)
+    await consuming.start()
+    publisher = RabbitPublisher(server.url, "test")
+    output = samples.output(samples.event())
+    await publisher.announce(completed(output, output.url))
+    await publisher.probe()
+    await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+    with pytest.raises(BrokerError):
+        await publisher.announce(completed(output, output.url))
+    with pytest.raises(BrokerError, match="alarm"):
+        await publisher.probe()
+    await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "absolute", "4GB")
+    await publisher.announce(completed(output, output.url))
+    await publisher.probe()
+    await publisher.close()
+    await consuming.stop()
+
+
 async def test_an_absent_broker_is_waited_for_and_can_be_given_up(private_rabbit: Callable[[], RabbitMQ]) -> None:
     server = private_rabbit()
     await asyncio.to_thread(server.stop)
