@@ -57,6 +57,25 @@ async def test_on_sigterm_a_worker_finishes_what_it_has_begun_and_nothing_is_don
     assert await database.fetchval("SELECT count(*) FROM job_outputs") == MANY
 
 
+async def test_a_drain_that_takes_too_long_is_given_up_and_its_event_comes_again(
+    start_worker: StartWorker, wire: Wire, image_host: ImageHost, png: bytes
+) -> None:
+    first = start_worker(DRAIN_TIMEOUT_S="0.2")
+    await asyncio.to_thread(first.await_ready)
+    image_host.hold()
+    published = event(image_host.give("fox.png", png), "job")
+    await wire.publish(published)
+    assert await asyncio.to_thread(eventually, lambda: image_host.requests.total() == 1, 30)
+    assert await asyncio.to_thread(first.stop) == 1
+    assert first.lines("stopped with deliveries in work; they come again")
+
+    image_host.release()
+    second = start_worker()
+    await asyncio.to_thread(second.await_ready)
+    await wire.completion(published)
+    assert await asyncio.to_thread(second.stop) == 0
+
+
 async def test_after_sigkill_another_worker_finishes_and_each_event_is_one_row_and_one_object(
     start_worker: StartWorker,
     wire: Wire,
