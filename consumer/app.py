@@ -33,7 +33,8 @@ from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.health import Health
 from consumer.runtime.settle import Settle
 from consumer.runtime.worker import Worker
-from consumer.settings import DatabaseSettings, DeclareSettings, WorkerSettings
+from consumer.settings import DeclareSettings, WorkerSettings
+from schemas.environment import DatabaseSettings
 
 _LAG_INTERVAL_S: Final = 1.0
 _INTERRUPTED: Final = 130

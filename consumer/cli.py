@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from consumer import app
-from consumer.adapters import logs
-from consumer.settings import DatabaseSettings, DeclareSettings, LogSettings, WorkerSettings
-from schemas.environment import Settings, load
+from consumer.settings import DeclareSettings, WorkerSettings
+from schemas import logs
+from schemas.environment import DatabaseSettings, LogSettings, Settings, load
 
 Result = TypeVar("Result")
 

@@ -5,12 +5,20 @@ Every field says its unit, its range, and why its default is what it is.
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from schemas.environment import AmqpSettings, Environment, TempDirSettings, url_with
+from schemas.environment import (
+    AmqpSettings,
+    DatabaseSettings,
+    Environment,
+    LogSettings,
+    Port,
+    Seconds,
+    TempDirSettings,
+)
 
 Network = IPv4Network | IPv6Network
 RETRY_DELAYS_S: Final = (5, 30, 120, 600, 1800, 7200)
@@ -43,18 +51,6 @@ def _like(pattern: str, words: str) -> AfterValidator:
 
 _RECORDING_S: Final = 60  # what looking up and recording may take beside a slow database
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-
-
-class LogSettings(Environment):
-    """How the program speaks."""
-
-    log_format: Literal["json", "console"] | None = None
-    """`json` or `console`. Default: console on a terminal, JSON off it, where a collector reads."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The lowest level that is written. Default: one line per settled event."""
-
 
 class DeclareSettings(AmqpSettings, LogSettings):
     """What `declare` reads."""
@@ -67,15 +63,6 @@ class DeclareSettings(AmqpSettings, LogSettings):
     ] = RETRY_DELAYS_S
     """The ladder: comma-separated seconds, growing, 1 to 604800. The default spans the outage of a night's
     first three hours: quick enough for a hiccup, patient enough for a deployment gone wrong."""
-
-
-class DatabaseSettings(LogSettings):
-    """Where PostgreSQL is; what `migrate` reads."""
-
-    database_url: Annotated[SecretStr, url_with("postgresql", "postgres", host_required=False)] = SecretStr(
-        "postgresql://postgres@localhost:5432/image_uploads"
-    )
-    """PostgreSQL, `postgresql://`. The default is a fresh server's superuser on this machine."""
 
 
 class OssSettings(Environment):

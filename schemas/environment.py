@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _SEE: Final = "(see .env.example)"
 _HIGHEST_PORT: Final = 65_535
 _SHORT: Final = 3  # to blot out every "a" would make no secret of anything
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, Field(ge=0, le=_HIGHEST_PORT)]
 
 
 class SettingsError(Exception):
@@ -63,11 +66,29 @@ class Environment(BaseSettings):
         return [secret for secret in (*values, *passwords, *map(unquote, passwords)) if len(secret) > _SHORT]
 
 
+class LogSettings(Environment):
+    """How the program speaks."""
+
+    log_format: Literal["json", "console"] | None = None
+    """`json` or `console`. Default: console on a terminal, JSON off it, where a collector reads."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is written. Default: one line per settled event."""
+
+
 class AmqpSettings(Environment):
     """Where RabbitMQ is."""
 
     amqp_url: Annotated[SecretStr, url_with("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
     """RabbitMQ, `amqp://` or `amqps://`. The default is what a fresh RabbitMQ listens on."""
+
+
+class DatabaseSettings(LogSettings):
+    """Where PostgreSQL is."""
+
+    database_url: Annotated[SecretStr, url_with("postgresql", "postgres", host_required=False)] = SecretStr(
+        "postgresql://postgres@localhost:5432/image_uploads"
+    )
+    """PostgreSQL, `postgresql://`. The default is a fresh server's superuser on this machine."""
 
 
 class TempDirSettings(Environment):

@@ -8,8 +8,8 @@ import pytest
 
 SPEAKING = """
 import logging, structlog
-from consumer.adapters import logs
-from consumer.settings import LogSettings
+from schemas import logs
+from schemas.environment import LogSettings
 
 logs.configure(LogSettings(), ["CANARY"])
 log = structlog.get_logger()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from consumer.settings import DatabaseSettings, DeclareSettings, WorkerSettings
-from schemas.environment import AmqpSettings, SettingsError, load
+from consumer.settings import DeclareSettings, WorkerSettings
+from schemas.environment import AmqpSettings, DatabaseSettings, SettingsError, load
 
 Read = Callable[..., WorkerSettings]
 ROOT = Path(__file__).parents[2]

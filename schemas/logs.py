@@ -8,7 +8,7 @@ from typing import TypeAlias
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from consumer.settings import LogSettings
+from schemas.environment import LogSettings
 
 Rendered: TypeAlias = "str | bytes | EventDict"
 
