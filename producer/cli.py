@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from producer.connection import BrokerError
-from producer.outcome import NoOutcomeError, OnDelayed, Outcome, outcome_of
+from producer.outcome import NoOutcomeError, OnDelayed, Outcome, Outcomes
 from producer.publisher import Publisher, image_generated
 from producer.settings import PublishSettings
 from producer.temp_file import place
@@ -122,10 +122,11 @@ async def _publish(event: ImageGenerated, amqp_url: str, wait_s: float | None) -
         if wait_s is None:
             await publisher.publish_event(event)
             return None
-        with _progress() as show_delay:
-            async with outcome_of(event, amqp_url, on_delayed=show_delay) as outcome:
-                await publisher.publish_event(event)
-                return await _within(wait_s, event, outcome)
+        with _progress(event) as show_delay:
+            async with Outcomes(amqp_url, on_delayed=show_delay) as outcomes:
+                with outcomes.of(event) as outcome:
+                    await publisher.publish_event(event)
+                    return await _within(wait_s, event, outcome)
 
 
 async def _within(wait_s: float, event: ImageGenerated, outcome: asyncio.Future[Outcome]) -> Outcome:
@@ -138,14 +139,20 @@ async def _within(wait_s: float, event: ImageGenerated, outcome: asyncio.Future[
 
 
 @contextmanager
-def _progress() -> Iterator[OnDelayed]:
-    """Something moves on a terminal; elsewhere each delay becomes a line."""
+def _progress(event: ImageGenerated) -> Iterator[OnDelayed]:
+    """Something moves on a terminal; elsewhere each delay of the event becomes a line."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda delayed: click.echo(_delay(delayed), err=True)
-        return
-    with console.status("waiting for the outcome") as status:
-        yield lambda delayed: status.update(_delay(delayed))
+    with console.status("waiting for the outcome") if console.is_terminal else nullcontext() as status:
+
+        def show(delayed: ImageUploadDelayed) -> None:
+            if (delayed.data.cause_source, delayed.data.cause_id) != (event.source, event.id):
+                return
+            if status is None:
+                click.echo(_delay(delayed), err=True)
+            else:
+                status.update(_delay(delayed))
+
+        yield show
 
 
 def _delay(delayed: ImageUploadDelayed) -> str:

@@ -1,5 +1,8 @@
 """Reaching RabbitMQ, and saying in one sentence why it could not be done."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aio_pika import Connection
@@ -41,13 +44,29 @@ async def connect(amqp_url: SecretStr, *, name: str, timeout_s: float) -> Connec
     if connection is None:
         raise BrokerError("the AMQP URL is wrong: it must look like amqp://user:password@host:5672/vhost")
     try:
-        await connection.connect(timeout=timeout_s)
+        with loss_is_no_cancellation():
+            await connection.connect(timeout=timeout_s)
     except BaseException as error:
         await connection.close()  # else its finalizer does, in a task that nobody waits for
         if isinstance(error, CONNECTION_EXCEPTIONS):
             raise BrokerError(_why_not_connected(error, timeout_s)) from error
         raise
     return connection
+
+
+@contextmanager
+def loss_is_no_cancellation() -> Iterator[None]:
+    """A connection that falls silent cancels whoever waits on it; inside, that is a `ConnectionError`.
+
+    A task that really is cancelled stays so.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise
+        raise ConnectionError("it fell silent") from error
 
 
 def words_of(error: BaseException) -> str:

@@ -1,17 +1,18 @@
-"""Hearing what becomes of one event."""
+"""Hearing what becomes of events."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Self, TypeAlias
 
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from pamqp.common import FieldTable
 from pydantic import SecretStr
 
-from producer.connection import BrokerError, connect, words_of
+from producer.connection import BrokerError, connect, loss_is_no_cancellation, words_of
 from schemas.events import ImageGenerated, ImageUploadCompleted, ImageUploadDelayed, ImageUploadFailed
 from schemas.topology import EXCHANGE
 
@@ -29,66 +30,101 @@ class NoOutcomeError(BrokerError):
     broker_may_have_it = True
 
 
-@asynccontextmanager
-async def outcome_of(
-    event: ImageGenerated, amqp_url: str, *, on_delayed: OnDelayed, timeout_s: float = 30
-) -> AsyncIterator[asyncio.Future[Outcome]]:
-    """A future of the event's completion or failure. Enter before publishing, so that neither can be missed.
+class Outcomes:
+    """Hears of every event's outcome inside `async with`, over a connection of its own that stays lost once it is.
 
     Args:
-        event: It is recognised by its source and id.
-        amqp_url: RabbitMQ, `amqp://` or `amqps://`; the connection is one of our own.
-        on_delayed: Called with each news of a delay.
+        amqp_url: RabbitMQ, `amqp://` or `amqps://`.
+        on_delayed: Called with each news of a delay, of any event.
         timeout_s: Seconds that connecting may take.
-
-    Raises:
-        BrokerError: We cannot listen; the event should not be published. The future raises `NoOutcomeError`.
     """
-    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-    async def hear(message: AbstractIncomingMessage) -> None:
-        news = _news_of(event, message)
-        if isinstance(news, ImageUploadDelayed):
-            on_delayed(news)
-        elif news is not None and not outcome.done():
-            outcome.set_result(news)
+    def __init__(self, amqp_url: str, *, on_delayed: OnDelayed, timeout_s: float = 30) -> None:
+        self._amqp_url = SecretStr(amqp_url)
+        self._on_delayed = on_delayed
+        self._timeout_s = timeout_s
+        self._waiting: defaultdict[tuple[str, str], set[asyncio.Future[Outcome]]] = defaultdict(set)
+        self._lost = asyncio.Event()
 
-    def lose(*_: object) -> None:
-        if not outcome.done():
-            outcome.set_exception(NoOutcomeError(f"the connection was lost before event {event.id} had an outcome"))
+    async def __aenter__(self) -> Self:
+        """We listen.
 
-    connection = await connect(SecretStr(amqp_url), name="image-uploads producer, waiting", timeout_s=timeout_s)
-    async with connection:
+        Raises:
+            BrokerError: We cannot, so nothing should be published whose outcome is to be waited for.
+        """
+        self._connection = await connect(
+            self._amqp_url, name="image-uploads producer, waiting", timeout_s=self._timeout_s
+        )
         try:
-            await _listen(connection, hear, lose)
+            await self._listen(self._connection)
+        except BaseException:
+            await self._connection.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.close()
+
+    @contextmanager
+    def of(self, event: ImageGenerated) -> Iterator[asyncio.Future[Outcome]]:
+        """A future of the event's outcome. Enter before publishing, so that it cannot be missed.
+
+        It raises `NoOutcomeError` when the connection is lost first.
+        """
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        key = (event.source, event.id)
+        self._waiting[key].add(outcome)
+        if self._lost.is_set():
+            self._lose()
+        try:
             yield outcome
         finally:
+            self._waiting[key].discard(outcome)
+            if not self._waiting[key]:
+                del self._waiting[key]
             if not outcome.cancel() and not outcome.cancelled():
                 outcome.exception()  # asyncio complains about one that nobody looked at
 
+    async def lost(self) -> None:
+        """The connection is lost, and every future has heard of it."""
+        await self._lost.wait()
 
-async def _listen(
-    connection: AbstractConnection,
-    hear: Callable[[AbstractIncomingMessage], Awaitable[None]],
-    lose: Callable[..., None],
-) -> None:
-    try:
-        connection.close_callbacks.add(lose)
-        channel = await connection.channel()
-        queue = await channel.declare_queue(exclusive=True, arguments=_QUEUE)
-        for routing_key in _HEARD:
-            await queue.bind(EXCHANGE, routing_key)
-        await queue.consume(hear, no_ack=True)
-    except CONNECTION_EXCEPTIONS as error:
-        raise BrokerError(f"the outcome cannot be waited for: {words_of(error)}") from error
+    async def _listen(self, connection: AbstractConnection) -> None:
+        try:
+            connection.close_callbacks.add(self._lose)
+            with loss_is_no_cancellation():
+                channel = await connection.channel()
+                channel.close_callbacks.add(self._lose)
+                (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(self._lose)
+                queue = await channel.declare_queue(exclusive=True, arguments=_QUEUE)
+                for routing_key in _HEARD:
+                    await queue.bind(EXCHANGE, routing_key)
+                await queue.consume(self._hear, no_ack=True)
+        except CONNECTION_EXCEPTIONS as error:
+            raise BrokerError(f"the outcome cannot be waited for: {words_of(error)}") from error
 
+    def _lose(self, *_: object) -> None:
+        self._lost.set()
+        for (_source, event_id), outcomes in self._waiting.items():
+            for outcome in outcomes:
+                if not outcome.done():
+                    message = f"the connection was lost before event {event_id} had an outcome"
+                    outcome.set_exception(NoOutcomeError(message))
 
-def _news_of(event: ImageGenerated, message: AbstractIncomingMessage) -> Outcome | ImageUploadDelayed | None:
-    """What the message says about the event; None when it is about another one, or makes no sense."""
-    try:
-        data = json.loads(message.body)["data"]
-        if (data["causeSource"], data["causeId"]) != (event.source, event.id):
-            return None
-        return _HEARD[message.routing_key or ""].model_validate_json(message.body)
-    except (ValueError, LookupError, TypeError):
-        return None
+    async def _hear(self, message: AbstractIncomingMessage) -> None:
+        model = _HEARD.get(message.routing_key or "")
+        try:
+            data = json.loads(message.body)["data"]
+            key = (data["causeSource"], data["causeId"])
+            if model is ImageUploadDelayed:
+                self._on_delayed(ImageUploadDelayed.model_validate_json(message.body))
+            elif model is not None and (waiting := self._waiting.get(key)):
+                self._tell(waiting, model.model_validate_json(message.body))
+        except (ValueError, LookupError, TypeError):
+            return  # what makes no sense is nobody's outcome
+
+    def _tell(self, waiting: set[asyncio.Future[Outcome]], news: Outcome | ImageUploadDelayed) -> None:
+        if not isinstance(news, ImageUploadDelayed):
+            for outcome in waiting:
+                if not outcome.done():
+                    outcome.set_result(news)

@@ -13,7 +13,8 @@ from aio_pika import DeliveryMode, Message, exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from pydantic import SecretStr, ValidationError
 
-from producer.connection import HOW_TO_DECLARE, BrokerError, connect, words_of
+from producer.connection import HOW_TO_DECLARE, BrokerError, connect, loss_is_no_cancellation, words_of
+from producer.problems import problems_of
 from schemas.events import CONTENT_TYPE, MAX_BODY_BYTES, CloudEvent, ImageGenerated
 from schemas.topology import EXCHANGE
 
@@ -65,7 +66,7 @@ def image_generated(  # noqa: PLR0913 the fields of an event are what they are
     try:
         return ImageGenerated.model_validate({**envelope, "data": data})
     except ValidationError as error:
-        problems = _problems(error)
+        problems = f"the event is invalid: {problems_of(error)}"
     raise ValueError(problems)  # out here it carries no cause, which would repeat the values
 
 
@@ -155,13 +156,11 @@ class Publisher:
 
     async def _send(self, exchange: AbstractExchange, message: Message, event: CloudEvent[Any]) -> None:
         try:
-            await exchange.publish(message, event.TYPE, mandatory=True, timeout=self._timeout_s)
-        except asyncio.CancelledError as error:
+            with loss_is_no_cancellation():
+                await exchange.publish(message, event.TYPE, mandatory=True, timeout=self._timeout_s)
+        except asyncio.CancelledError:
             self._abandon(exchange)
-            if _is_cancelled():
-                raise
-            # A connection that fell silent cancels whoever waits on it.
-            raise PublishError(event.id, "the connection to RabbitMQ was lost", broker_may_have_it=True) from error
+            raise
         except exceptions.CONNECTION_EXCEPTIONS as error:
             if not isinstance(error, exceptions.DeliveryError):
                 self._abandon(exchange)
@@ -212,8 +211,9 @@ class Publisher:
             await self._disconnect()
             self._connection = await connect(self._amqp_url, name="image-uploads producer", timeout_s=self._timeout_s)
         channel = self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        await channel.initialize()
-        exchange = await channel.get_exchange(EXCHANGE)  # which asks whether it is there
+        with loss_is_no_cancellation():
+            await channel.initialize()
+            exchange = await channel.get_exchange(EXCHANGE)  # which asks whether it is there
         self._channel = channel
         return exchange
 
@@ -232,7 +232,7 @@ def _message(event: CloudEvent[Any]) -> Message:
     try:
         type(event).model_validate_json(body)  # its metadata may have been changed since it was made
     except ValidationError as error:
-        problems = _problems(error)
+        problems = f"the event is invalid: {problems_of(error)}"
     else:
         return Message(
             body,
@@ -242,20 +242,3 @@ def _message(event: CloudEvent[Any]) -> Message:
             correlation_id=getattr(event.data, "job_id", None),
         )
     raise ValueError(problems)
-
-
-def _problems(error: ValidationError) -> str:
-    details = error.errors(include_input=False, include_context=False, include_url=False)
-    return "the event is invalid: " + "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or 'it'} {_predicate(detail['msg'])}" for detail in details
-    )
-
-
-def _predicate(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return message[0].lower() + message[1:]
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -14,7 +14,7 @@ from yarl import URL
 
 from producer import Publisher
 from producer.connection import BrokerError
-from producer.outcome import Outcome, outcome_of
+from producer.outcome import Outcome, Outcomes
 from sandbox.demo.jobs import Job
 from sandbox.process import eventually
 from schemas.events import ImageUploadCompleted, ImageUploadDelayed, ImageUploadFailed
@@ -64,10 +64,12 @@ OnResult = Callable[[Result], None]
 
 async def publish(jobs: Sequence[Job], amqp_url: str, on_result: OnResult) -> list[Result]:
     """All jobs have been published at once, and each has an outcome, or a problem."""
-    async with Publisher(amqp_url) as publisher:
+    delays: list[ImageUploadDelayed] = []
+    async with Publisher(amqp_url) as publisher, Outcomes(amqp_url, on_delayed=delays.append) as outcomes:
 
         async def follow(job: Job) -> Result:
-            result = await _follow(job, publisher, amqp_url)
+            result = await _follow(job, publisher, outcomes)
+            result.problems += [f"{job.id}: was delayed by {d.data.reason}" for d in delays if d.data.job_id == job.id]
             on_result(result)
             return result
 
@@ -93,14 +95,11 @@ async def prove(results: Sequence[Result], settings: Mapping[str, str]) -> Repor
     return Report(results, latest["jobId"] if latest else "nothing", problems)
 
 
-async def _follow(job: Job, publisher: Publisher, amqp_url: str) -> Result:
+async def _follow(job: Job, publisher: Publisher, outcomes: Outcomes) -> Result:
     result = Result(job)
 
-    def delayed(news: ImageUploadDelayed) -> None:
-        result.problems.append(f"{job.id}: was delayed by {news.data.reason}")
-
     try:
-        async with outcome_of(job.event, amqp_url, on_delayed=delayed) as outcome:
+        with outcomes.of(job.event) as outcome:
             started = time.perf_counter()
             await publisher.publish_event(job.event)
             async with asyncio.timeout(_PATIENCE_S):
