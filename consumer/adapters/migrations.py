@@ -2,6 +2,7 @@
 
 import asyncio
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Final
 
 import asyncpg
@@ -57,7 +58,28 @@ async def migrate(pool: Pool) -> list[str]:
             await asyncio.sleep(_PAUSE_S)
 
 
+async def pending(pool: Pool) -> list[str]:
+    """Names of the files that `migrate` would apply now.
+
+    Raises:
+        StartError: a table of ours was made by something else.
+        PostgresError: the user may not look.
+    """
+    async with pool.acquire() as connection:
+        return [file.name for file in await _pending(connection)]
+
+
 async def _apply(connection: Connection) -> list[str]:
+    files = await _pending(connection)
+    if files:
+        await connection.execute(_TABLE)
+    for file in files:
+        await connection.execute(file.read_text())
+        await connection.execute("INSERT INTO image_uploads_migrations (name) VALUES ($1)", file.name)
+    return [file.name for file in files]
+
+
+async def _pending(connection: Connection) -> list[Traversable]:
     files = sorted(
         (file for file in resources.files("consumer").joinpath("sql").iterdir() if file.name.endswith(".sql")),
         key=lambda file: file.name,
@@ -66,16 +88,9 @@ async def _apply(connection: Connection) -> list[str]:
     applied: set[str] = set()
     if await connection.fetchval("SELECT to_regclass('image_uploads_migrations')") is not None:
         applied = {row["name"] for row in await connection.fetch("SELECT name FROM image_uploads_migrations")}
-    pending = [file for file in files if file.name not in applied]
-    if not pending:
-        return []
     if not applied:
         await _refuse_foreign_tables(connection, files[0].read_text())
-    await connection.execute(_TABLE)
-    for file in pending:
-        await connection.execute(file.read_text())
-        await connection.execute("INSERT INTO image_uploads_migrations (name) VALUES ($1)", file.name)
-    return [file.name for file in pending]
+    return [file for file in files if file.name not in applied]
 
 
 async def _refuse_foreign_tables(connection: Connection, first_file: str) -> None:

@@ -1,10 +1,11 @@
 """Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -29,8 +30,24 @@ _CRC: Final = "x-oss-hash-crc64ecma"
 _BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
 """What OSS says of the one object; all else that it refuses, it would refuse of any.
 Source: OSS API reference, "PutObject", error codes."""
+_OF_SIGNATURES: Final = "0002-"
+"""How the finer code (EC) of a refused signature begins: one in the wrong region is an InvalidArgument, and nobody's
+object. Source: OSS documentation, "0002-00000226"."""
 _TROUBLE_STATUSES: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _TROUBLE_CODES: Final = ("RequestTimeout", "LimitExceeded")  # whatever status they come with
+
+
+class StorageRefusedError(DependencyError):
+    """The service answers, and refuses what it would refuse of any object.
+
+    `code` is the answer's own. `endpoint` is the host where the bucket is, when we ask in another region.
+    """
+
+    def __init__(self, refusal: "_Refusal") -> None:
+        super().__init__("storage", Reason.STORAGE_REFUSED, refusal.detail)
+        self.code = refusal.code
+        self.endpoint = refusal.endpoint
+        self.of_signature = refusal.ec.startswith(_OF_SIGNATURES)
 
 
 class OssStore:
@@ -60,11 +77,10 @@ class OssStore:
         try:
             async with self._session.put(URL(url, encoded=True), data=_body(image), headers=headers) as response:
                 if response.status != HTTPStatus.OK:
-                    raise _refusal(response.status, await response.read())
+                    raise _blame(_Refusal.read(response.status, await response.read()))
                 _compare(image.crc64, response.headers.get(_CRC))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            detail = redact(f"OSS did not answer: {type(error).__name__} {error}".strip())
-            raise DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail) from error
+            raise _no_answer(error) from error
 
     def url(self, key: str) -> str:
         """The plain public URL: see `ObjectStore.url`."""
@@ -85,10 +101,30 @@ class OssStore:
             UploadError: it cannot.
         """
         await self.put(_PROBE_KEY, Image(BytesIO(), 0, 0), content_type="text/plain", event_id="probe")
+        await self.delete(_PROBE_KEY)
+
+    async def delete(self, key: str) -> None:
+        """There is no object under `key`, whether or not there was one.
+
+        Raises:
+            UploadError: with the blame; the object may be gone all the same.
+        """
         try:
-            await asyncio.to_thread(self._signed.delete_object, _PROBE_KEY)
+            await asyncio.to_thread(self._signed.delete_object, key)
         except oss2.exceptions.OssError as error:
-            raise _blame(error.status, error.code, error.message) from error
+            raise _blame(_Refusal.of(error.status, error.details)) from error
+
+    async def read(self, url: str) -> tuple[int, bytes, Mapping[str, str]]:
+        """Status, body and headers with which a URL answers anybody who has it; redirects are followed.
+
+        Raises:
+            DependencyError: it does not answer.
+        """
+        try:
+            async with self._session.get(URL(url, encoded=True)) as response:
+                return response.status, await response.read(), response.headers
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _no_answer(error) from error
 
     async def close(self) -> None:
         """The session's connections are closed."""
@@ -142,19 +178,47 @@ def _compare(sent: int, stored: str | None) -> None:
         raise TransientError(Reason.STORAGE_UNAVAILABLE, detail)
 
 
-def _refusal(status: int, body: bytes) -> UploadError:
-    try:
-        document = ET.fromstring(body)  # noqa: S314 from the bucket's own service, and bounded by it
-        return _blame(status, document.findtext("Code") or "", document.findtext("Message") or "")
-    except ET.ParseError:
-        return _blame(status, "", "")
+def _no_answer(error: Exception) -> DependencyError:
+    detail = redact(f"OSS did not answer: {type(error).__name__} {error}".strip())
+    return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
 
 
-def _blame(status: int, code: str, message: str) -> UploadError:
-    detail = redact(f"OSS answered {status} {code}: {message}")
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An answer that is not what was asked for; the service's words are in the elements of its error XML."""
+
+    status: int
+    code: str
+    message: str
+    ec: str
+    endpoint: str
+
+    @classmethod
+    def of(cls, status: int, elements: Mapping[str, str | None]) -> Self:
+        """The refusal with these elements."""
+        code, message, ec, endpoint = (elements.get(name) or "" for name in ("Code", "Message", "EC", "Endpoint"))
+        return cls(status, code, message, ec, endpoint)
+
+    @classmethod
+    def read(cls, status: int, body: bytes) -> Self:
+        """The refusal with this body, which is no XML if something between us and the service speaks."""
+        try:
+            document = ET.fromstring(body)  # noqa: S314 from the bucket's own service, and bounded by it
+        except ET.ParseError:
+            return cls.of(status, {})
+        return cls.of(status, {element.tag: element.text for element in document})
+
+    @property
+    def detail(self) -> str:
+        """One line for a human."""
+        return redact(f"OSS answered {self.status} {self.code}: {self.message}")
+
+
+def _blame(refusal: _Refusal) -> UploadError:
+    status, code = refusal.status, refusal.code
     trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE_STATUSES
     if trouble or code.endswith(_TROUBLE_CODES) or status <= 0:
-        return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
-    if code in _BAD_REQUEST:
-        return PermanentError(Reason.STORAGE_REFUSED, detail)
-    return DependencyError("storage", Reason.STORAGE_REFUSED, detail)
+        return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, refusal.detail)
+    if code in _BAD_REQUEST and not refusal.ec.startswith(_OF_SIGNATURES):
+        return PermanentError(Reason.STORAGE_REFUSED, refusal.detail)
+    return StorageRefusedError(refusal)

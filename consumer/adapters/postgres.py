@@ -46,32 +46,43 @@ async def open_pool(dsn: str) -> Pool:
     Raises:
         StartError: the server refuses us, and will go on doing so.
     """
-    where = address(dsn)
     while True:
         try:
-            return await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=_MOST_CONNECTIONS,
-                timeout=_CONNECT_TIMEOUT_S,
-                command_timeout=_COMMAND_TIMEOUT_S,
-                server_settings=_SETTINGS,
-                reset=_as_it_is,
-            )
-        except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-            message = f"PostgreSQL at {where} refuses the login: check user and password of DATABASE_URL"
-            raise StartError(message) from error
-        except asyncpg.InvalidCatalogNameError as error:
-            name = urlsplit(dsn).path.lstrip("/")
-            raise StartError(f"PostgreSQL at {where} has no such database: create it with `createdb {name}`") from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise StartError(f"PostgreSQL at {where} refuses the connection: {error}") from error
-        except (ValueError, asyncpg.ClientConfigurationError) as error:
-            # The driver's words may repeat a part of the URL.
-            raise StartError(f"DATABASE_URL is not understood ({type(error).__name__}): see .env.example") from None
+            return await try_pool(dsn)
         except LOST as error:
-            _log.warning("waiting for PostgreSQL", address=where, error=redact(str(error) or repr(error)))
+            _log.warning("waiting for PostgreSQL", address=address(dsn), error=redact(str(error) or repr(error)))
             await asyncio.sleep(_PAUSE_S)
+
+
+async def try_pool(dsn: str) -> Pool:
+    """A pool with one live connection.
+
+    Raises:
+        StartError: as `open_pool`; its cause is the driver's error, unless that would show a part of the URL.
+        LOST: the server is away.
+    """
+    where = address(dsn)
+    try:
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=_MOST_CONNECTIONS,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            server_settings=_SETTINGS,
+            reset=_as_it_is,
+        )
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        message = f"PostgreSQL at {where} refuses the login: check user and password of DATABASE_URL"
+        raise StartError(message) from error
+    except asyncpg.InvalidCatalogNameError as error:
+        name = urlsplit(dsn).path.lstrip("/")
+        raise StartError(f"PostgreSQL at {where} has no such database: create it with `createdb {name}`") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartError(f"PostgreSQL at {where} refuses the connection: {error}") from error
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        # The driver's words may repeat a part of the URL.
+        raise StartError(f"DATABASE_URL is not understood ({type(error).__name__}): see .env.example") from None
 
 
 async def _as_it_is(_connection: object) -> None:

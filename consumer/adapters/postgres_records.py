@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final
@@ -85,6 +86,10 @@ _output_values = attrgetter(*(field.name for field in fields(Output)))
 _failure_values = attrgetter(*(field.name for field in fields(Failure)))
 
 
+class _RehearsedError(Exception):
+    """Rolls a transaction back that did all it should."""
+
+
 class PostgresRecords:
     """Look-ups and outputs of deliveries that are in work at the same time share their statements."""
 
@@ -113,6 +118,17 @@ class PostgresRecords:
                 # Another event has failed under this name, so this one's row needs an id of its own.
                 standing = await _insert(connection, replace(failure, id=conflict_id(failure.id, failure.fingerprint)))
         return standing
+
+    async def rehearse(self, failure: Failure) -> None:
+        """The failure could have been written; it was not.
+
+        Raises:
+            DependencyError: it could not.
+        """
+        with suppress(_RehearsedError):
+            async with transaction(self._pool) as connection:
+                await _insert(connection, failure)
+                raise _RehearsedError
 
     async def probe(self) -> None:
         """The tables answer.

@@ -9,7 +9,7 @@ from fastcrc import crc64
 from yarl import URL
 
 from consumer.adapters.oss import OssStore
-from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
+from consumer.core.errors import DependencyError, TransientError, UploadError
 from consumer.core.ports import Image
 from consumer.settings import OssSettings
 from sandbox.oss import Credentials, Fault, Kind, OssServer
@@ -94,7 +94,7 @@ async def test_wrong_settings_are_a_neighbours_fault_and_the_answers_code_is_tol
     make: Make, change: dict[str, str]
 ) -> None:
     error = await verdict(make(**change))
-    assert isinstance(error, DependencyError | PermanentError)
+    assert isinstance(error, DependencyError)
     assert "OSS answered 40" in error.detail
 
 
