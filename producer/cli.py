@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,10 +13,11 @@ from uuid import uuid4
 import click
 from rich.console import Console
 
+from producer.api.users import UsersFile
 from producer.connection import BrokerError
 from producer.outcome import NoOutcomeError, OnDelayed, Outcome, Outcomes
 from producer.publisher import Publisher, image_generated
-from producer.settings import PublishSettings
+from producer.settings import ApiSettings, PublishSettings, UsersSettings
 from producer.temp_file import place
 from schemas.environment import load
 from schemas.events import ImageGenerated, ImageUploadCompleted, ImageUploadDelayed, ImageUploadFailed
@@ -114,6 +116,54 @@ def publish(  # noqa: PLR0913 click passes one argument for each option
             raise click.UsageError(str(error)) from error
         outcome = asyncio.run(_publish(event, settings.amqp_url.get_secret_value(), timeout_s if wait else None))
     _print_json(event, outcome) if as_json else _print(event, outcome)
+
+
+@cli.command(epilog="Example: JWT_SECRET=… DATABASE_URL=… image-uploads-producer api")
+def api() -> None:
+    """Serve the HTTP ingress until SIGTERM.
+
+    POST /auth/login, POST /ai/generate-image, GET /ai/jobs/ID; /openapi.json describes them. /metrics, /healthz and
+    /readyz are on the same port.
+    """
+    from producer.api.server import serve  # noqa: PLC0415 it doubles the time in which the other commands start
+
+    raise click.exceptions.Exit(asyncio.run(serve(load(ApiSettings))))
+
+
+@cli.group(epilog="Example: image-uploads-producer users add test@factory-buy.com")
+def users() -> None:
+    """Look after those who may log in to the ingress (API_USERS_FILE)."""
+
+
+@users.command(
+    epilog="""\b
+Examples:
+  image-uploads-producer users add test@factory-buy.com
+  echo "$PASSWORD" | image-uploads-producer users add test@factory-buy.com
+"""
+)
+@click.argument("email", metavar="EMAIL")
+def add(*, email: str) -> None:
+    """Let EMAIL log in, with a password that is asked for, or read from standard input.
+
+    The email becomes the userId of all that he uploads. Adding a user again changes the password.
+    """
+    file = UsersFile(load(UsersSettings).api_users_file)
+    try:
+        is_new = file.add(email, _password())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="EMAIL") from error
+    click.echo(f"{email} may log in now" if is_new else f"{email} has a new password")
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise click.UsageError("the password is empty")
+    return password
 
 
 async def _publish(event: ImageGenerated, amqp_url: str, wait_s: float | None) -> Outcome | None:
