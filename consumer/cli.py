@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from consumer import app
+from consumer.check import checklist
 from consumer.settings import DeclareSettings, WorkerSettings
 from schemas import logs
 from schemas.environment import DatabaseSettings, LogSettings, Settings, load
@@ -50,6 +51,18 @@ def migrate() -> None:
     for file in _run(app.migrate(_load(DatabaseSettings))):
         click.echo(f"applied {file}")
     click.echo("the tables are in place")
+
+
+@cli.command(epilog="Example: image-uploads check --roundtrip")
+@click.option("--roundtrip", is_flag=True, help="Send one image through a running worker, and look at all its traces.")
+@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds that the roundtrip may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of the findings.")
+def check(*, roundtrip: bool, timeout_s: float, as_json: bool) -> None:
+    """Look at every setting, dependency and right, and print what is wrong with the command that mends it.
+
+    Exits with 1 when something is wrong; a warning is not.
+    """
+    raise SystemExit(_run(checklist.check(roundtrip_timeout_s=timeout_s if roundtrip else None, as_json=as_json)))
 
 
 def _load(kind: type[Settings]) -> Settings:

@@ -49,7 +49,7 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_RECORDING_S: Final = 60  # what looking up and recording may take beside a slow database
+RECORDING_S: Final = 60  # what looking up and recording may take beside a slow database
 
 
 class DeclareSettings(AmqpSettings, LogSettings):
@@ -144,9 +144,9 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:
         # Or the handler's deadline would blame the event for a store or database that is merely slow.
-        least = self.source_timeout_s + self.oss_timeout_s + _RECORDING_S
+        least = self.source_timeout_s + self.oss_timeout_s + RECORDING_S
         if self.handler_timeout_s < least:
-            raise ValueError(f"HANDLER_TIMEOUT_S must be at least SOURCE_TIMEOUT_S + OSS_TIMEOUT_S + {_RECORDING_S}")
+            raise ValueError(f"HANDLER_TIMEOUT_S must be at least SOURCE_TIMEOUT_S + OSS_TIMEOUT_S + {RECORDING_S}")
         return self
 
     drain_timeout_s: Seconds = 25

@@ -29,7 +29,8 @@ _SHUTDOWN_TIMEOUT_S: Final = 0.5  # a stalled request would hold a longer one up
 class OssServer:
     """A server that answers inside `async with`, at `url`.
 
-    `faults` and `requests` are the same rules and counters as those of the control API.
+    `faults` and `requests` are the same rules and counters as those of the control API. `lives_at` is the host (and
+    port) of another endpoint that has the bucket: this one then refuses, as that of another region does.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class OssServer:
         bucket: str,
         region: str = "cn-hangzhou",
         private: bool = False,
+        lives_at: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -50,6 +52,7 @@ class OssServer:
         self._credentials = credentials
         self._region = region
         self._private = private
+        self._lives_at = lives_at
         self._host = host
         self._port = port
 
@@ -101,6 +104,14 @@ class OssServer:
             await _fail(request, fault)
         if address.bucket != self.bucket:
             raise OssError("NoSuchBucket", fields={"BucketName": address.bucket})
+        if self._lives_at:
+            raise OssError(
+                "AccessDenied",
+                "The bucket you are attempting to access must be addressed using the specified endpoint. "
+                "Please send all future requests to this endpoint.",
+                ec="0003-00001403",
+                fields={"Bucket": address.bucket, "Endpoint": self._lives_at},
+            )
         self._authorize(request, address)
         answer = await _perform(self._store, request, address)
         if fault is not None:

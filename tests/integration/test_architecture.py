@@ -13,6 +13,7 @@ VIOLATIONS = {
     "consumer/runtime/worker.py": "from consumer.handlers import store_image",
     "consumer/handlers/store_image.py": "import asyncpg",
     "consumer/adapters/oss.py": "from consumer import app",
+    "consumer/app.py": "from consumer.check import checklist",
     "producer/publisher.py": "from consumer.core import errors",
     "consumer/core/errors.py": "import producer",
     "schemas/reasons.py": "import click",

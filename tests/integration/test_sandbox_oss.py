@@ -298,6 +298,15 @@ async def test_a_missing_bucket_comes_before_a_wrong_key(server: OssServer) -> N
         await asyncio.to_thread(other.put_object, "key", b"x")
 
 
+async def test_an_endpoint_of_another_region_names_the_right_one(tmp_path: Path) -> None:
+    right = "oss-cn-beijing.aliyuncs.com"
+    async with OssServer(tmp_path, ACCOUNT, bucket="images", lives_at=right) as server:
+        with pytest.raises(oss2.exceptions.AccessDenied) as caught:
+            await asyncio.to_thread(oss2_bucket(server.url).put_object, "key", b"x")
+    assert caught.value.details["Endpoint"] == right
+    assert caught.value.details["EC"] == "0003-00001403"
+
+
 async def test_virtual_host_style_finds_the_same_object(http: aiohttp.ClientSession, server: OssServer) -> None:
     await put(http, server, "a/b", b"x")
     host = {"Host": "images.oss-cn-hangzhou.example.com"}
