@@ -1,11 +1,11 @@
 """Reaching RabbitMQ, and saying in one sentence why it could not be done."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Final
 
 from aio_pika import Connection
+from aio_pika.abc import AbstractConnection
 from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
@@ -16,12 +16,14 @@ from aio_pika.exceptions import (
 )
 from pydantic import SecretStr
 
+from schemas.cancellation import loss_is_no_cancellation
 from schemas.topology import EXCHANGE
 
 HOW_TO_DECLARE: Final = "create what is missing with `image-uploads declare`, or start a worker"
 
 # A dead peer is noticed after three of them; the default, 60 s, would take three minutes.
 _HEARTBEAT_S: Final = 10
+_CLOSE_TIMEOUT_S: Final = 5
 
 
 class BrokerError(Exception):
@@ -47,26 +49,18 @@ async def connect(amqp_url: SecretStr, *, name: str, timeout_s: float) -> Connec
         with loss_is_no_cancellation():
             await connection.connect(timeout=timeout_s)
     except BaseException as error:
-        await connection.close()  # else its finalizer does, in a task that nobody waits for
+        await close(connection)  # else its finalizer does, in a task that nobody waits for
         if isinstance(error, CONNECTION_EXCEPTIONS):
             raise BrokerError(_why_not_connected(error, timeout_s)) from error
         raise
     return connection
 
 
-@contextmanager
-def loss_is_no_cancellation() -> Iterator[None]:
-    """A connection that falls silent cancels whoever waits on it; inside, that is a `ConnectionError`.
-
-    A task that really is cancelled stays so.
-    """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling() > 0:
-            raise
-        raise ConnectionError("it fell silent") from error
+async def close(connection: AbstractConnection) -> None:
+    """The connection is closed, or left to itself if the broker does not answer any more."""
+    with suppress(*CONNECTION_EXCEPTIONS), loss_is_no_cancellation():
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await connection.close()
 
 
 def words_of(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from pamqp.common import FieldTable
 from pydantic import SecretStr
 
-from producer.connection import BrokerError, connect, loss_is_no_cancellation, words_of
+from producer.connection import BrokerError, close, connect, words_of
+from schemas.cancellation import loss_is_no_cancellation
 from schemas.events import ImageGenerated, ImageUploadCompleted, ImageUploadDelayed, ImageUploadFailed
 from schemas.topology import EXCHANGE
 
@@ -58,12 +59,12 @@ class Outcomes:
         try:
             await self._listen(self._connection)
         except BaseException:
-            await self._connection.close()
+            await close(self._connection)
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._connection.close()
+        await close(self._connection)
 
     @contextmanager
     def of(self, event: ImageGenerated) -> Iterator[asyncio.Future[Outcome]]:

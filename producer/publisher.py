@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -13,12 +12,11 @@ from aio_pika import DeliveryMode, Message, exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from pydantic import SecretStr, ValidationError
 
-from producer.connection import HOW_TO_DECLARE, BrokerError, connect, loss_is_no_cancellation, words_of
+from producer.connection import HOW_TO_DECLARE, BrokerError, close, connect, words_of
 from producer.problems import problems_of
+from schemas.cancellation import loss_is_no_cancellation
 from schemas.events import CONTENT_TYPE, MAX_BODY_BYTES, CloudEvent, ImageGenerated
 from schemas.topology import EXCHANGE
-
-_CLOSE_TIMEOUT_S: Final = 5
 
 
 class PublishError(BrokerError):
@@ -220,9 +218,7 @@ class Publisher:
     async def _disconnect(self) -> None:
         connection, self._connection, self._channel, self._exchange = self._connection, None, None, None
         if connection is not None:
-            with suppress(*exceptions.CONNECTION_EXCEPTIONS):
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await connection.close()
+            await close(connection)
 
 
 def _message(event: CloudEvent[Any]) -> Message:

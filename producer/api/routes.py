@@ -24,6 +24,7 @@ from schemas.events import MAX_BODY_BYTES
 
 _HASHING_AT_ONCE: Final = 2  # each takes 64 MiB and a core
 _KEY_CHARS: Final = 255
+_REASON: Final = web.RequestKey("reason", str)
 _UNCOUNTED: Final = ("/metrics", "/healthz", "/readyz")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -125,6 +126,7 @@ class Routes:
                 route=resource.canonical if resource else "",
                 status=response.status,
                 duration_ms=round(1000 * (time.perf_counter() - started)),
+                **({"reason": request[_REASON]} if _REASON in request else {}),
             )
         return response
 
@@ -134,6 +136,7 @@ async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except ApiError as error:
+        request[_REASON] = str(error.reason)
         return _problem(error)
     except web.HTTPRequestEntityTooLarge:
         detail = f"the body is larger than {MAX_BODY_BYTES} bytes: a large image needs an https: URL"

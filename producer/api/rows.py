@@ -1,5 +1,6 @@
 """What the worker's tables say of a job."""
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -34,25 +35,28 @@ class Rows:
 
     @classmethod
     async def open(cls, dsn: str) -> "Rows":
-        """Nothing is asked of the database yet.
+        """The database was asked once; whether it answered is told by the next question.
 
         Raises:
             SettingsError: The DSN is not understood.
         """
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=_MOST_CONNECTIONS,
+            timeout=_TIMEOUT_S,
+            command_timeout=_TIMEOUT_S,
+            server_settings={"application_name": "image-uploads api", "timezone": "UTC"},
+        )
+        rows = cls(pool)
         try:
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=_MOST_CONNECTIONS,
-                timeout=_TIMEOUT_S,
-                command_timeout=_TIMEOUT_S,
-                server_settings={"application_name": "image-uploads api", "timezone": "UTC"},
-            )
+            with suppress(ApiError):
+                await rows.probe()
         except (ValueError, asyncpg.ClientConfigurationError) as error:
             # The driver's words may repeat a part of the URL.
             message = f"DATABASE_URL is not understood ({type(error).__name__}) (see .env.example)"
             raise SettingsError([message]) from None
-        return cls(pool)
+        return rows
 
     async def close(self) -> None:
         """The connections are closed."""
@@ -91,6 +95,8 @@ class Rows:
     async def _first(self, query: str, *arguments: str) -> Any:  # noqa: ANN401 a row or none
         try:
             return await self._pool.fetchrow(query, *arguments, timeout=_TIMEOUT_S)
+        except asyncpg.ClientConfigurationError:  # which is an InterfaceError, too
+            raise
         except asyncpg.UndefinedTableError as error:
             detail = "the tables are not there yet: run `image-uploads migrate`, or start a worker"
             raise _unavailable(detail) from error

@@ -13,7 +13,7 @@ from tests.e2e.background import Background, background
 from tests.e2e.image_host import ImageHost
 from tests.e2e.watched_oss import ACCOUNT, WatchedOss
 from tests.e2e.wire import RETRY_DELAYS_S, Wire
-from tests.e2e.worker_process import WorkerProcess
+from tests.e2e.worker_process import ApiProcess, ProductProcess, WorkerProcess
 
 
 @pytest.fixture(scope="session")
@@ -82,25 +82,51 @@ def settings(amqp_url: str, database_url: str, oss: WatchedOss, temp_dir: Path) 
 StartWorker = Callable[..., WorkerProcess]
 
 
-@pytest.fixture
-def start_worker(settings: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts a worker with each call, with these settings over the usual ones; all are gone after the test.
+StartApi = Callable[..., ApiProcess]
 
-    No worker may have come upon an error that nobody foresaw.
-    """
-    started: list[WorkerProcess] = []
+
+@pytest.fixture
+def started() -> Iterator[list[ProductProcess]]:
+    """Programs that are gone after the test; none may have come upon an error that nobody foresaw."""
+    programs: list[ProductProcess] = []
+    yield programs
+    running = [program for program in programs if program.alive]
+    for program in running:
+        program.terminate()
+    try:
+        for program in running:
+            program.await_end()
+    finally:
+        for program in running:
+            program.kill()
+    for program in programs:
+        assert "Traceback" not in program.log, program.log
+        assert not program.lines("unexpected error"), program.log
+
+
+@pytest.fixture
+def start_worker(settings: dict[str, str], tmp_path: Path, started: list[ProductProcess]) -> StartWorker:
+    """Starts a worker with each call, with these settings over the usual ones."""
 
     def start(**more: str) -> WorkerProcess:
-        started.append(WorkerProcess({**settings, **more}, tmp_path / f"worker-{len(started) + 1}"))
-        return started[-1]
+        worker = WorkerProcess({**settings, **more}, tmp_path / f"worker-{len(started) + 1}")
+        started.append(worker)
+        return worker
 
-    yield start
-    for worker in started:
-        if worker.alive:
-            worker.stop()
-    for worker in started:
-        assert "Traceback" not in worker.log, worker.log
-        assert not worker.lines("unexpected error"), worker.log
+    return start
+
+
+@pytest.fixture
+def start_api(amqp_url: str, database_url: str, tmp_path: Path, started: list[ProductProcess]) -> StartApi:
+    """Starts an ingress with each call, with these settings over the least that it needs."""
+    least = {"AMQP_URL": amqp_url, "DATABASE_URL": database_url, "API_USERS_FILE": str(tmp_path / "users.json")}
+
+    def start(**more: str) -> ApiProcess:
+        api = ApiProcess({**least, **more}, tmp_path / f"api-{len(started) + 1}")
+        started.append(api)
+        return api
+
+    return start
 
 
 @pytest.fixture

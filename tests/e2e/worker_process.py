@@ -1,14 +1,14 @@
-"""The worker as what it is in production: a process that is started, asked how it is, and sent signals."""
+"""The product's programs as what they are in production: processes that are started, asked, and sent signals."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sandbox.process import eventually
 
@@ -24,21 +24,28 @@ def basics(home: Path) -> dict[str, str]:
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
 
 
-class WorkerProcess:
-    """`python -m consumer worker` with exactly these settings, in a directory without `.env`.
+class ProductProcess:
+    """A program that runs until it is stopped, with exactly these settings, in a directory without `.env`.
 
     Args:
-        env: Its settings; METRICS_PORT is 0, so that it takes any free port, and LOG_FORMAT is json.
+        env: Its settings; its port is any free one, and LOG_FORMAT is json, unless they say otherwise.
         directory: Its working directory, where its log is.
     """
 
+    name: ClassVar[str]
+    command: ClassVar[Sequence[str]]
+    """What follows `python -m`."""
+    port_setting: ClassVar[str]
+    serving: ClassVar[str]
+    """The event of its log line that tells the port."""
+
     def __init__(self, env: Mapping[str, str], directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.env = {**basics(directory), "METRICS_PORT": "0", "LOG_FORMAT": "json", **env}
-        self._log = directory / "worker.log"
+        self.env = {**basics(directory), self.port_setting: "0", "LOG_FORMAT": "json", **env}
+        self._log = directory / f"{self.name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "worker"],
+                [sys.executable, "-m", *self.command],
                 cwd=directory,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -70,8 +77,8 @@ class WorkerProcess:
 
     @property
     def port(self) -> int | None:
-        """Where it serves /metrics, /healthz and /readyz; None until it does."""
-        lines = self.lines("serving /metrics, /healthz and /readyz")
+        """Where it answers over HTTP; None until it does."""
+        lines = self.lines(self.serving)
         return int(lines[0]["port"]) if lines else None
 
     @property
@@ -96,8 +103,8 @@ class WorkerProcess:
     def await_ready(self) -> None:
         """/readyz answers 200."""
         eventually(lambda: not self.alive or self.get("/readyz")[0] == 200, _START_TIMEOUT_S)
-        assert self.alive, f"the worker ended with {self._process.returncode}:\n{self.log}"
-        assert self.get("/readyz")[0] == 200, f"the worker is not ready: {self.get('/readyz')}\n{self.log}"
+        assert self.alive, f"the {self.name} ended with {self._process.returncode}:\n{self.log}"
+        assert self.get("/readyz")[0] == 200, f"the {self.name} is not ready: {self.get('/readyz')}\n{self.log}"
 
     def await_end(self) -> int:
         """It has ended by itself, or is killed; its exit code."""
@@ -105,7 +112,7 @@ class WorkerProcess:
             return self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise
+            raise AssertionError(f"the {self.name} did not end:\n{self.log}") from None
 
     def terminate(self) -> None:
         """It has been sent SIGTERM, and may still be draining."""
@@ -120,3 +127,21 @@ class WorkerProcess:
         """It is gone, without a chance to finish anything."""
         self._process.kill()
         self._process.wait()
+
+
+class WorkerProcess(ProductProcess):
+    """`python -m consumer worker`."""
+
+    name = "worker"
+    command = ("consumer", "worker")
+    port_setting = "METRICS_PORT"
+    serving = "serving /metrics, /healthz and /readyz"
+
+
+class ApiProcess(ProductProcess):
+    """`python -m producer api`."""
+
+    name = "api"
+    command = ("producer", "api")
+    port_setting = "API_PORT"
+    serving = "serving /auth/login and /ai"

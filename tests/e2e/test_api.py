@@ -1,0 +1,480 @@
+"""What users of the older backend do, and what goes wrong when they do it."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from producer.api.users import UsersFile
+from sandbox.process import eventually
+from tests.e2e.api_client import PASSWORD, ApiClient
+from tests.e2e.conftest import StartApi, StartWorker
+from tests.e2e.image_host import GONE, UNAVAILABLE, ImageHost
+from tests.e2e.relay import Relay
+from tests.e2e.watched_oss import WatchedOss
+from tests.e2e.wire import USER, Wire
+from tests.e2e.worker_process import ApiProcess, WorkerProcess, basics
+
+pytestmark = pytest.mark.real
+
+OTHER_USER = "somebody@else.com"
+SECRET = "CANARY-secret-that-signs-every-token"
+
+
+@pytest.fixture(autouse=True)
+def users_file(tmp_path: Path) -> Path:
+    path = tmp_path / "users.json"
+    for user in (USER, OTHER_USER):
+        UsersFile(path).add(user, PASSWORD)
+    return path
+
+
+@asynccontextmanager
+async def client_of(api: ApiProcess) -> AsyncIterator[ApiClient]:
+    """A client that is nobody yet; no secret may ever have been answered, or logged."""
+    async with aiohttp.ClientSession() as http:
+        client = ApiClient(api.url, http)
+        yield client
+    assert "CANARY" not in "".join([*client.heard, api.log])
+
+
+@pytest.fixture
+def api(worker: WorkerProcess, start_api: StartApi) -> ApiProcess:
+    started = start_api(API_WAIT_S="30")
+    started.await_ready()
+    return started
+
+
+def token_of(user: str, secret: str = SECRET, **claims: Any) -> str:
+    return jwt.encode({"sub": user, "exp": datetime.now(UTC) + timedelta(hours=1), **claims}, secret, "HS256")
+
+
+async def test_the_quick_test_as_it_was(
+    api: ApiProcess,
+    image_url: str,
+    png: bytes,
+    temp_dir: Path,
+    database: "asyncpg.Connection[asyncpg.Record]",
+    http: aiohttp.ClientSession,
+) -> None:
+    async with client_of(api) as client:
+        login = await client.login(USER)
+        assert set(login.json) == {"token"}
+        answer = await client.generate(image_url)
+    assert answer.status == 200
+    assert set(answer.json) == {"imageUrl", "jobId", "outputId"}
+
+    assert f"/users/{USER}/jobs/{answer.json['jobId']}/image-" in answer.json["imageUrl"]
+    async with http.get(answer.json["imageUrl"]) as response:
+        assert await response.read() == png
+    row = await database.fetchrow('SELECT * FROM job_outputs ORDER BY "createdAt" DESC LIMIT 1;')
+    assert row is not None
+    assert (str(row["id"]), row["jobId"], row["userId"], row["url"], row["prompt"]) == (
+        answer.json["outputId"],
+        answer.json["jobId"],
+        USER,
+        answer.json["imageUrl"],
+        "a red fox",
+    )
+    assert list(temp_dir.iterdir()) == []  # noqa: ASYNC240 a directory of this machine
+
+
+async def test_a_job_is_told_as_stored_after_the_ingress_was_started_anew(
+    api: ApiProcess, start_api: StartApi, image_url: str
+) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        stored = await client.generate(image_url)
+        token = client.token
+    api.kill()
+
+    again = start_api()
+    again.await_ready()
+    async with client_of(again) as client:
+        client.token = token
+        job = await client.job(stored.json["jobId"])
+    assert job.json["status"] == "stored"
+    assert {name: job.json[name] for name in stored.json} == stored.json
+
+
+async def test_wrong_credentials_are_told_alike_for_known_and_unknown_users(api: ApiProcess) -> None:
+    async with client_of(api) as client:
+        wrong = await client.login(USER, "wrong")
+        unknown = await client.login("nobody@factory-buy.com")
+    assert wrong.status == unknown.status == 401
+    assert wrong.reason == "wrong_credentials"
+    assert wrong.json == unknown.json
+
+
+async def test_a_password_can_be_tried_ten_times_and_others_still_log_in(api: ApiProcess) -> None:
+    async with client_of(api) as client:
+        tries = [await client.login(USER, "wrong") for _ in range(11)]
+        assert [answer.status for answer in tries] == [401] * 10 + [429]
+        assert tries[-1].reason == "too_many_tries"
+        assert 0 < int(tries[-1].headers["Retry-After"]) <= 15 * 60
+        assert (await client.login(USER)).status == 429
+        assert (await client.login(OTHER_USER)).status == 200
+
+
+async def test_a_user_who_is_added_can_log_in_at_once(api: ApiProcess, users_file: Path) -> None:
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "producer", "users", "add", "new@factory-buy.com"],
+        input=PASSWORD,
+        env={**basics(users_file.parent), "API_USERS_FILE": str(users_file)},
+        cwd=users_file.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "new@factory-buy.com may log in now\n"
+    assert PASSWORD not in users_file.read_text()  # noqa: ASYNC240 as above
+    async with client_of(api) as client:
+        assert (await client.login("New@Factory-Buy.com")).status == 200
+
+
+async def test_a_token_that_is_not_good_is_refused(start_api: StartApi) -> None:
+    api = start_api(JWT_SECRET=SECRET)
+    eventually(lambda: api.port is not None, 30)
+    tokens = [
+        (None, "is missing"),
+        ("nonsense", "is not valid"),
+        (token_of(USER, exp=datetime.now(UTC) - timedelta(minutes=1)), "has expired"),
+        (token_of(USER, secret="CANARY-another-secret-of-somebody-else"), "is not valid"),
+        (jwt.encode({"sub": USER}, "", "none"), "is not valid"),
+        (token_of("no user/../id"), "is no valid userId"),
+    ]
+    async with client_of(api) as client:
+        for token, says in tokens:
+            client.token = token
+            for answer in (await client.generate("https://x.example/a.png"), await client.job("some-job")):
+                assert (answer.status, answer.reason) == (401, "unauthorized")
+                assert says in answer.json["error"]["detail"]
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_tokens_of_another_backend_are_good_by_its_public_key(start_api: StartApi, worker: WorkerProcess) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    api = start_api(
+        JWT_PUBLIC_KEY=pem.decode().replace("\n", "\\n"),
+        JWT_USER_CLAIM="userId",
+        JWT_AUDIENCE="images",
+        JWT_ISSUER="https://backend.example",
+    )
+    api.await_ready()
+    claims = {"sub": 7, "userId": 42, "aud": "images", "iss": "https://backend.example"}
+    async with client_of(api) as client:
+        client.token = jwt.encode(claims, key, "RS256")
+        assert (await client.job("any")).status == 404
+        client.token = jwt.encode({**claims, "aud": "somebody else"}, key, "RS256")
+        assert (await client.job("any")).status == 401
+        # The public key is no secret, so it must not do as one.
+        client.token = _signed_with(pem, claims)
+        assert (await client.job("any")).status == 401
+        login = await client.login(USER)
+        assert (login.status, login.reason) == (404, "login_disabled")
+
+
+def _signed_with(public_key: bytes, claims: dict[str, Any]) -> str:
+    """A token that a forger makes: HS256, with the public key as its secret."""
+    import hashlib  # noqa: PLC0415 of no use to any other test
+    import hmac  # noqa: PLC0415
+
+    def part(content: bytes) -> str:
+        return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+    signed = f"{part(json.dumps({'alg': 'HS256', 'typ': 'JWT'}).encode())}.{part(json.dumps(claims).encode())}"
+    return f"{signed}.{part(hmac.digest(public_key, signed.encode(), hashlib.sha256))}"
+
+
+async def test_nobody_sees_the_job_of_somebody_else(api: ApiProcess, image_host: ImageHost, image_url: str) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        stored = (await client.generate(image_url)).json["jobId"]
+        failed = await client.generate(image_host.give("text.png", b"hello"))
+        assert failed.status == 422
+        await client.login(OTHER_USER)
+        answer = await client.job(stored)
+        assert (answer.status, answer.reason) == (404, "not_found")
+
+
+async def test_what_is_no_image_is_told_as_such(api: ApiProcess, image_host: ImageHost) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        answer = await client.generate(image_host.give("page.png", b"<html>"))
+    assert (answer.status, answer.reason) == (422, "not_an_image")
+
+
+async def test_a_request_that_is_wrong_is_told_what_is_wrong_with_it(start_api: StartApi) -> None:
+    api = start_api(JWT_SECRET=SECRET)
+    eventually(lambda: api.port is not None, 30)
+    fine = "https://x.example/a.png"
+    bodies: list[tuple[Any, str]] = [
+        (b"{", "invalid JSON"),
+        (b"[" * 200_000, "invalid JSON"),
+        (b'"text"', "object"),
+        ({"prompt": "a red fox"}, "imageUrl field required"),
+        ({"prompt": 7, "imageUrl": fine}, "prompt should be a valid string"),
+        ({"prompt": "a\0fox", "imageUrl": fine}, "prompt"),
+        ({"prompt": "a fox", "imageUrl": "ftp://x.example/CANARY.png"}, "imageUrl"),
+        ({"prompt": "a fox", "imageUrl": "file:///tmp/dream-factory/CANARY.png"}, "must be an https:, http: or data:"),
+    ]
+    async with client_of(api) as client:
+        client.token = token_of(USER)
+        for body, says in bodies:
+            answer = await client.post("/ai/generate-image", body)
+            assert (answer.status, answer.reason) == (400, "invalid_request")
+            assert says.lower() in answer.json["error"]["detail"].lower()
+
+
+async def test_a_body_of_two_megabytes_is_too_large(api: ApiProcess) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        for body in (b" " * 2_000_000, json.dumps({"imageUrl": f"data:image/png;base64,{'A' * 1_048_500}"}).encode()):
+            answer = await client.post("/ai/generate-image", body)
+            assert (answer.status, answer.reason) == (413, "too_large")
+
+
+async def test_what_is_not_there_is_answered_in_json(api: ApiProcess) -> None:
+    async with client_of(api) as client:
+        assert (await client.get("/nowhere")).reason == "not_found"
+        wrong = await client.get("/ai/generate-image")
+        assert (wrong.status, wrong.reason) == (405, "method_not_allowed")
+
+
+async def test_the_broker_away_accepts_nothing_and_says_so(
+    start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_url: str, wire: Wire
+) -> None:
+    relay = Relay(amqp_url)
+    await relay.open()
+    api = start_api(AMQP_URL=relay.url)
+    await asyncio.to_thread(api.await_ready)
+    async with client_of(api) as client:
+        await client.login(USER)
+        await relay.close()
+        await asyncio.to_thread(eventually, lambda: api.get("/readyz")[0] == 503, 30)
+        assert "broker" in json.loads(api.get("/readyz")[1])["problems"]
+        answer = await client.generate(image_url)
+        assert (answer.status, answer.reason) == (503, "broker_unavailable")
+        assert "not accepted" in answer.json["error"]["detail"]
+        assert not wire.news
+
+        await relay.open()
+        await asyncio.to_thread(api.await_ready)
+        assert (await client.generate(image_url)).status == 200
+    await relay.close()
+
+
+async def test_a_connection_that_is_cut_during_the_wait_loses_nothing(
+    start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_host: ImageHost, png: bytes
+) -> None:
+    image_host.hold()
+    url = image_host.give("slow.png", png)
+    relay = Relay(amqp_url)
+    await relay.open()
+    api = start_api(AMQP_URL=relay.url, API_WAIT_S="60")
+    await asyncio.to_thread(api.await_ready)
+    async with client_of(api) as client:
+        await client.login(USER)
+        waiting = asyncio.create_task(client.generate(url))
+        await asyncio.to_thread(eventually, lambda: image_host.requests["slow.png"] == 1, 30)
+        await relay.close()
+        answer = await waiting
+        assert (answer.status, answer.json["status"]) == (202, "pending")
+        image_host.release()
+        await client.job_when(answer.json["jobId"], lambda job: job["status"] == "stored")
+
+
+async def test_the_database_away_delays_no_upload_and_is_told_by_the_job(
+    start_api: StartApi, database_url: str, worker: WorkerProcess, image_url: str
+) -> None:
+    relay = Relay(database_url)
+    await relay.open()
+    api = start_api(DATABASE_URL=relay.url)
+    await asyncio.to_thread(api.await_ready)
+    await relay.close()
+    async with client_of(api) as client:
+        await client.login(USER)
+        stored = await client.generate(image_url)
+        assert stored.status == 200
+        answer = await client.job(stored.json["jobId"])
+        assert (answer.status, answer.reason) == (503, "database_unavailable")
+        await relay.open()
+        assert (await client.job(stored.json["jobId"])).json["status"] == "stored"
+    await relay.close()
+
+
+async def test_a_wait_that_is_over_leads_to_the_job_which_is_told_from_pending_to_stored(
+    start_api: StartApi, worker: WorkerProcess, image_host: ImageHost, png: bytes
+) -> None:
+    image_host.hold()
+    url = image_host.give("slow.png", png)
+    api = start_api(API_WAIT_S="0.2", JWT_SECRET=SECRET)
+    api.await_ready()
+    async with client_of(api) as client:
+        client.token = token_of(USER)
+        answer = await client.generate(url)
+        assert answer.status == 202
+        assert answer.json == {"jobId": answer.json["jobId"], "status": "pending"}
+        assert answer.headers["Location"] == f"/ai/jobs/{answer.json['jobId']}"
+        assert (await client.get(answer.headers["Location"])).json == answer.json
+        client.token = token_of(OTHER_USER)
+        assert (await client.get(answer.headers["Location"])).status == 404
+    api.kill()
+
+    again = start_api(JWT_SECRET=SECRET)
+    again.await_ready()
+    async with client_of(again) as client:
+        client.token = token_of(USER)
+        assert (await client.get(answer.headers["Location"])).json == answer.json
+        image_host.release()
+        await client.job_when(answer.json["jobId"], lambda job: job["status"] == "stored")
+
+
+async def test_a_delay_is_told_with_its_reason_and_the_next_try(
+    start_api: StartApi, start_worker: StartWorker, image_host: ImageHost, png: bytes
+) -> None:
+    start_worker(RETRY_DELAYS_S="3").await_ready()
+    api = start_api(API_WAIT_S="1")
+    api.await_ready()
+    async with client_of(api) as client:
+        await client.login(USER)
+        answer = await client.generate(image_host.give("busy.png", UNAVAILABLE, png))
+        assert answer.status == 202
+        assert (answer.json["status"], answer.json["reason"]) == ("delayed", "source_unavailable")
+        assert datetime.fromisoformat(answer.json["nextTryAt"]) < datetime.now(UTC) + timedelta(seconds=3)
+        assert (await client.job(answer.json["jobId"])).json == answer.json
+        await client.job_when(answer.json["jobId"], lambda job: job["status"] == "stored")
+
+
+async def test_a_failure_after_the_wait_is_told_by_the_job(
+    start_api: StartApi, start_worker: StartWorker, image_host: ImageHost
+) -> None:
+    start_worker(RETRY_DELAYS_S="1").await_ready()
+    api = start_api(API_WAIT_S="0.5")
+    api.await_ready()
+    async with client_of(api) as client:
+        await client.login(USER)
+        answer = await client.generate(image_host.give("gone.png", GONE))
+        assert answer.status == 202
+        job = await client.job_when(answer.json["jobId"], lambda job: job["status"] == "failed")
+        assert job["error"]["reason"] == "source_gone"
+
+
+async def test_a_request_that_is_repeated_with_its_key_stores_one_image(
+    api: ApiProcess, image_url: str, image_host: ImageHost, png: bytes, oss: WatchedOss
+) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        first, second = await asyncio.gather(*(client.generate(image_url, key="order-7") for _ in range(2)))
+        third = await client.generate(image_url, key="order-7")
+        assert first.status == 200
+        assert first.json == second.json == third.json
+        assert len(oss.puts) == 1
+
+        other_body = await client.generate(image_host.give("other.png", png), key="order-7")
+        assert (other_body.status, other_body.reason) == (422, "conflicting_event")
+        await client.login(OTHER_USER)
+        others = await client.generate(image_url, key="order-7")
+        assert others.json["jobId"] != first.json["jobId"]
+        assert (await client.generate(image_url, key="x" * 256)).reason == "invalid_request"
+
+
+async def test_a_key_that_was_used_before_a_restart_still_means_the_same_request(
+    api: ApiProcess, start_api: StartApi, image_url: str, image_host: ImageHost, png: bytes
+) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        first = await client.generate(image_url, key="order-8")
+    api.kill()
+    again = start_api(API_WAIT_S="30")
+    again.await_ready()
+    async with client_of(again) as client:
+        await client.login(USER)
+        assert (await client.generate(image_url, key="order-8")).json == first.json
+    again.kill()
+    last = start_api(API_WAIT_S="30")
+    last.await_ready()
+    async with client_of(last) as client:
+        await client.login(USER)
+        other_body = await client.generate(image_host.give("other.png", png), key="order-8")
+        assert (other_body.status, other_body.reason) == (422, "conflicting_event")
+
+
+async def test_an_image_that_has_expired_is_gone(
+    api: ApiProcess, image_url: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    async with client_of(api) as client:
+        await client.login(USER)
+        job_id = (await client.generate(image_url)).json["jobId"]
+        await database.execute("""UPDATE job_outputs SET "expiresAt" = now()""")
+        answer = await client.job(job_id)
+    assert (answer.status, answer.reason) == (410, "expired")
+
+
+async def test_a_stopping_ingress_answers_those_who_wait(
+    start_api: StartApi, worker: WorkerProcess, image_host: ImageHost, png: bytes
+) -> None:
+    image_host.hold()
+    url = image_host.give("slow.png", png)
+    api = start_api(API_WAIT_S="600")
+    api.await_ready()
+    async with client_of(api) as client:
+        await client.login(USER)
+        waiting = asyncio.create_task(client.generate(url))
+        await asyncio.to_thread(eventually, lambda: image_host.requests["slow.png"] == 1, 30)
+        api.terminate()
+        answer = await waiting
+        assert (answer.status, answer.json["status"]) == (202, "pending")
+    assert await asyncio.to_thread(api.await_end) == 0
+    image_host.release()
+
+
+async def test_requests_are_counted_by_status_and_logged_without_what_was_sent(api: ApiProcess, image_url: str) -> None:
+    async with client_of(api) as client:
+        await client.login(USER, "CANARY-wrong")
+        await client.login(USER)
+        await client.generate(f"{image_url}?signature=CANARY")
+    status, metrics = api.get("/metrics")
+    assert status == 200
+    assert 'image_uploads_api_requests_total{code="200"} 2.0' in metrics
+    assert 'image_uploads_api_requests_total{code="401"} 1.0' in metrics
+    assert [(line["route"], line["status"]) for line in api.lines("answered")] == [
+        ("/auth/login", 401),
+        ("/auth/login", 200),
+        ("/ai/generate-image", 200),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"JWT_SECRET": "CANARY-1", "JWT_PUBLIC_KEY": "CANARY-2"}, "set only one of JWT_SECRET, JWT_PUBLIC_KEY"),
+        ({"JWT_PUBLIC_KEY": "CANARY"}, "JWT_PUBLIC_KEY is no public key in PEM"),
+        ({"JWT_JWKS_URL": "CANARY"}, "JWT_JWKS_URL"),
+        ({"API_WAIT_S": "-1"}, "API_WAIT_S should be greater than or equal to 0"),
+        ({"API_HOST": "192.0.2.1"}, "cannot be listened on"),
+        ({"API_USERS_FILE": "/proc/users.json"}, "API_USERS_FILE /proc/users.json"),
+        ({"DATABASE_URL": "postgresql://u:CANARY@host/db?nonsense=1&sslmode=CANARY"}, "DATABASE_URL is not understood"),
+    ],
+)
+def test_a_wrong_setting_stops_it_with_one_sentence(start_api: StartApi, settings: dict[str, str], says: str) -> None:
+    api = start_api(**settings)
+    assert api.await_end() == 2
+    assert says in api.log
+    assert "CANARY" not in api.log
+    assert len(api.log.strip().splitlines()) == 1
