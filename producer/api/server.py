@@ -44,7 +44,7 @@ async def serve(settings: ApiSettings) -> int:
         stack.push_async_callback(runner.cleanup)
         stack.callback(jobs.stop)  # which comes first, so that nobody has to wait out a request
         hearing = asyncio.create_task(jobs.run())
-        stack.callback(hearing.cancel)
+        stack.push_async_callback(_end, hearing)
         exit_code = await _signalled(hearing)
     _log.info("stopped")
     return exit_code
@@ -67,6 +67,12 @@ async def _listen(routes: Routes, host: str, port: int) -> web.AppRunner:
         raise SettingsError([message]) from error
     _log.info("serving /auth/login and /ai", host=host, port=runner.addresses[0][1])
     return runner
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """The task is cancelled, and has ended: the loop's own end would cancel the library's tasks below it as well."""
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def _signalled(hearing: "asyncio.Task[None]") -> int:
