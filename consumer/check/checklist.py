@@ -34,7 +34,7 @@ async def check(*, roundtrip_timeout_s: float | None, as_json: bool) -> int:
     logs.configure(LogSettings.model_construct(log_format=None, log_level="error"), secrets)
     found = []
     async for finding in _findings(groups, Shell.here(), roundtrip_timeout_s):
-        shown = replace(finding, text=_without(secrets, redact(finding.text)))
+        shown = replace(finding, text=without(secrets, redact(finding.text)))
         found.append(shown)
         if not as_json:
             _print(shown)
@@ -98,7 +98,8 @@ def _any_wrong(found: Sequence[Finding]) -> bool:
     return any(finding.verdict == "wrong" for finding in found)
 
 
-def _without(secrets: Sequence[str], text: str) -> str:
+def without(secrets: Sequence[str], text: str) -> str:
+    """The text with every secret blotted out."""
     # Whole words, for a key that is called "images" must not make a riddle of every text; ours hold none anyway.
     for secret in secrets:
         text = re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", "***", text)

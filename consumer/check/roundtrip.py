@@ -108,7 +108,11 @@ def _placed(picture: bytes, directory: Path) -> tuple[Path, ImageGenerated]:
     now = datetime.now(UTC)
     event_id = str(uuid4())
     file = directory / f"image-uploads-check-{event_id}.png"
-    file.write_bytes(picture)
+    try:
+        file.write_bytes(picture)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
     data = ImageGeneratedData(
         job_id=f"check-{now:%Y%m%dT%H%M%S}", user_id=_USER, image_url=file.as_uri(), expires_at=now + _LIFE
     )

@@ -43,7 +43,7 @@ async def look(settings: OssSettings, shell: Shell) -> list[Finding]:
     """What there is to say of the bucket; nothing of ours is left in it."""
     store = OssStore(settings, timeout_s=min(settings.oss_timeout_s, _REQUEST_TIMEOUT_S))
     try:
-        return await _try_object(store, settings, shell)
+        return [*await _try_object(store, settings, shell), *default_domain(settings, shell)]
     finally:
         await store.close()
 
@@ -68,7 +68,7 @@ async def _try_object(store: OssStore, settings: OssSettings, shell: Shell) -> l
         found.append(_refused(error, settings, shell))
     else:
         found.append(STORAGE.ok("and deletes it"))
-    return [*found, *default_domain(settings, shell)]
+    return found
 
 
 def _refused(error: UploadError, settings: OssSettings, shell: Shell) -> Finding:

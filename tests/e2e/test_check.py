@@ -326,6 +326,16 @@ def test_an_endpoint_of_another_region_is_found_and_the_right_one_is_in_the_mend
     assert project.check().trouble() == []
 
 
+def test_the_default_domain_is_warned_of_whatever_else_is_wrong(project: Project) -> None:
+    project.add(OSS_BASE_URL="", OSS_SECRET="wrong")
+    checklist = project.check()
+    assert checklist.of("OSS", "wrong")
+    (finding,) = checklist.of("OSS", "warning")
+    assert "browsers download images from https://e2e-images.oss-cn-hangzhou.aliyuncs.com" in finding["text"]
+    project.paste(finding["mend"], "https://img.example.com")
+    assert not project.check().of("OSS", "warning")
+
+
 def test_a_key_that_may_not_put_is_found_and_the_policy_is_in_the_mend(project: Project, oss: WatchedOss) -> None:
     oss.faults.add(Fault(Kind.DENY, method="PUT"))
     (finding,) = project.check().of("OSS", "wrong")
@@ -499,3 +509,32 @@ def test_a_roundtrip_while_the_store_refuses_the_worker_says_by_what_it_is_delay
     assert eventually(lambda: bool(worker.lines("taking deliveries")), 30), worker.log
     (finding,) = project.check("--roundtrip", "--timeout", "3").of("roundtrip", "wrong")
     assert "delays it by storage_refused" in finding["text"]
+
+
+async def test_a_roundtrip_without_a_binding_says_so_and_leaves_nothing(
+    project: Project, worker: WorkerProcess, amqp_url: str, temp_dir: Path
+) -> None:
+    connection = await rabbit.connect(amqp_url, "test")
+    async with connection.channel() as channel:
+        queue = await channel.get_queue(topology.WORK_QUEUE)
+        await queue.unbind(topology.EXCHANGE, "image.generated")
+    await rabbit.close(connection)
+    (finding,) = project.check("--roundtrip").of("roundtrip", "wrong")
+    assert "no queue is bound to images" in finding["text"]
+    assert os.listdir(temp_dir) == []  # noqa: PTH208 the same
+    project.paste(finding["mend"])
+    assert project.check("--roundtrip").trouble() == []
+
+
+def test_a_roundtrip_into_another_database_says_so(project: Project, worker: WorkerProcess, database_url: str) -> None:
+    other = f"test_{token_hex(6)}"
+    ask(database_url, f"CREATE DATABASE {other} TEMPLATE template0")
+    try:
+        project.add(DATABASE_URL=with_path(database_url, other))
+        project.paste(project.check().of("PostgreSQL", "wrong")[0]["mend"])
+        (finding,) = project.check("--roundtrip").of("roundtrip", "wrong")
+        assert "the worker writes into another database" in finding["text"]
+        project.paste(finding["mend"], database_url)
+        assert project.check("--roundtrip").trouble() == []
+    finally:
+        ask(database_url, f"DROP DATABASE {other} WITH (FORCE)")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from consumer.adapters.oss import StorageRefusedError, _Refusal
-from consumer.check import storage
+from consumer.check import checklist, storage
 from consumer.check.shell import Shell, sql
 from consumer.settings import OssSettings
 
@@ -109,3 +109,7 @@ def test_the_program_is_named_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(on_path.parent))
     monkeypatch.setattr("sys.argv", [str(on_path), "check"])
     assert Shell.here().run("declare") == "image-uploads declare"
+
+
+def test_a_secret_that_came_into_a_text_all_the_same_is_blotted_out() -> None:
+    assert checklist.without(["s3cret/+"], "the login s3cret/+ of s3cret/+er") == "the login *** of s3cret/+er"
