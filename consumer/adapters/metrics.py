@@ -10,9 +10,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from consumer.core.ports import Delivery, Stage
 from consumer.core.records import Output
+from schemas.reasons import Reason
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _AGES: Final = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+_SETTLED: Final = {
+    "stored": ("",),
+    "duplicate": ("",),
+    "held": tuple(Reason),
+    "retried": tuple(Reason),
+    "failed": tuple(Reason),
+}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # when a counter was made tells nobody anything
 
@@ -56,6 +65,9 @@ class Metrics:
         self._started: dict[Delivery, float] = {}
         self._oldest.set_function(self._oldest_s)
         self._in_flight.set_function(lambda: len(self._started))
+        for outcome, reasons in _SETTLED.items():
+            for reason in reasons:
+                self._settled.labels(outcome, reason)  # or the first of its kind would not count as an increase
         # Looked up once: a label's look-up costs more than the counting.
         self._stage = {name: self._stages.labels(name) for name in ("fetch", "inspect", "store", "record", "announce")}
 

@@ -41,5 +41,6 @@ def test_what_is_set_is_what_is_scraped() -> None:
         "image_uploads_broker_reconnects_total 1.0",
         "image_uploads_event_loop_lag_seconds 0.25",
         'image_uploads_stage_duration_seconds_count{stage="announce"} 0.0',
+        'image_uploads_settled_total{outcome="failed",reason="not_an_image"} 0.0',
     } <= set(lines)
     assert not any('queue="image-uploads"' in line for line in lines)  # what was not counted is not told

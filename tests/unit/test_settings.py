@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from consumer.settings import DeclareSettings, WorkerSettings
+from producer.settings import ApiSettings
 from schemas.environment import AmqpSettings, DatabaseSettings, SettingsError, load
 
 Read = Callable[..., WorkerSettings]
@@ -29,15 +30,15 @@ def variables(text: str) -> dict[str, str]:
 
 def test_env_example_names_every_setting_with_its_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = variables((ROOT / ".env.example").read_text())
-    assert set(example) == {name.upper() for name in WorkerSettings.model_fields}
+    assert set(example) == {name.upper() for kind in (WorkerSettings, ApiSettings) for name in kind.model_fields}
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text((ROOT / ".env.example").read_text())
     for name, value in OSS.items():
         monkeypatch.setenv(name, value)
-    from_example = load(WorkerSettings)
+    from_example = load(WorkerSettings), load(ApiSettings)
     (tmp_path / ".env").unlink()
-    assert from_example == load(WorkerSettings)
+    assert from_example == (load(WorkerSettings), load(ApiSettings))
 
 
 def test_each_missing_oss_setting_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
