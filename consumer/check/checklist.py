@@ -13,6 +13,7 @@ from consumer.check import broker, database, roundtrip, settings, storage, temp_
 from consumer.check.finding import Finding, Subject, Verdict
 from consumer.check.settings import Groups
 from consumer.check.shell import Shell
+from consumer.check.traces import ROUNDTRIP
 from consumer.core.redact import redact
 from consumer.settings import SourceSettings
 from schemas import logs
@@ -85,13 +86,13 @@ async def _roundtrip(
     found: Sequence[Finding], groups: Groups, shell: Shell, timeout_s: float
 ) -> AsyncIterator[Finding]:
     if groups.worker is None or _any_wrong(found):
-        yield roundtrip.ROUNDTRIP.skipped("not tried: mend what is wrong first")
+        yield ROUNDTRIP.skipped("not tried: mend what is wrong first")
         return
     try:
         async for finding in roundtrip.look(groups.worker, shell, timeout_s):
             yield finding
     except Exception as error:  # noqa: BLE001 the same
-        yield roundtrip.ROUNDTRIP.wrong(f"broke off: {type(error).__name__} {error}")
+        yield ROUNDTRIP.wrong(f"broke off: {type(error).__name__} {error}")
 
 
 def _any_wrong(found: Sequence[Finding]) -> bool:

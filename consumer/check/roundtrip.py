@@ -3,31 +3,25 @@
 import asyncio
 import io
 import json
-import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aiormq.exceptions import PublishError
-from fastcrc import crc64
 from PIL import Image as Pillow
 
-from consumer.adapters import postgres, rabbit
-from consumer.adapters.oss import OssStore
-from consumer.adapters.postgres_records import PostgresRecords
-from consumer.check.finding import Finding, Subject
-from consumer.check.shell import Shell, path
-from consumer.core.errors import BrokerError, StartError, UploadError
-from consumer.core.records import Cause
+from consumer.adapters import rabbit
+from consumer.check.finding import Finding
+from consumer.check.shell import Shell
+from consumer.check.traces import ROUNDTRIP, Traces
+from consumer.core.errors import BrokerError, StartError
 from consumer.settings import WorkerSettings
 from schemas import topology
 from schemas.events import (
@@ -35,16 +29,13 @@ from schemas.events import (
     ImageGenerated,
     ImageGeneratedData,
     ImageUploadCompleted,
-    ImageUploadCompletedData,
     ImageUploadDelayed,
     ImageUploadFailed,
 )
 
-ROUNDTRIP: Final = Subject("roundtrip")
 _SOURCE: Final = "/image-uploads/check"
 _USER: Final = "image-uploads-check"
 _LIFE: Final = timedelta(hours=1)
-_DISCARD_TIMEOUT_S: Final = 5  # the file goes right after the completion was sent
 _NEWS: Final = {model.TYPE: model for model in (ImageUploadCompleted, ImageUploadFailed, ImageUploadDelayed)}
 _News: TypeAlias = ImageUploadCompleted | ImageUploadFailed | ImageUploadDelayed
 
@@ -78,7 +69,7 @@ async def _travel(wire: "_Wire", settings: WorkerSettings, shell: Shell, timeout
     match news:
         case ImageUploadCompleted():
             yield ROUNDTRIP.ok(f"a worker took {event.type} of job {event.data.job_id}, and announced it after {took}")
-            async for finding in _Traces(settings, shell, event, picture, news.data).findings(file):
+            async for finding in Traces(settings, shell, event, picture, news.data).findings(file):
                 yield finding
         case ImageUploadFailed():
             yield ROUNDTRIP.wrong(f"the worker failed it after {took}: {news.data.reason}: {news.data.detail}")
@@ -183,85 +174,3 @@ def _news_of(event: ImageGenerated, message: AbstractIncomingMessage) -> _News |
     except (ValueError, LookupError, TypeError):
         pass
     return None
-
-
-class _Traces:
-    """What a stored image has left behind: URL, object, row, and no temp file."""
-
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        shell: Shell,
-        event: ImageGenerated,
-        picture: bytes,
-        completed: ImageUploadCompletedData,
-    ) -> None:
-        self._settings = settings
-        self._shell = shell
-        self._event = event
-        self._picture = picture
-        self._completed = completed
-
-    async def findings(self, file: Path) -> AsyncIterator[Finding]:
-        """One for each trace."""
-        store = OssStore(self._settings, timeout_s=self._settings.oss_timeout_s)
-        try:
-            yield self._url(store)
-            yield await self._object(store)
-        finally:
-            await store.close()
-        yield await self._row()
-        yield await self._temp_file(file)
-
-    def _url(self, store: OssStore) -> Finding:
-        shown = self._completed.image_url.partition("?")[0]  # a signature would open it to whoever reads this
-        if shown.startswith((f"{self._settings.base_url}/", store.link(self._completed.oss_key).partition("?")[0])):
-            host = urlsplit(shown).hostname or ""
-            whose = "OSS itself" if host.endswith(".aliyuncs.com") else "a CDN or a domain of your own"
-            return ROUNDTRIP.ok(f"the URL leads to {whose}: {shown}")
-        theirs = shown.removesuffix(store.url(self._completed.oss_key).removeprefix(self._settings.base_url))
-        text = (
-            f"the URL is {shown}, not under {self._settings.base_url}: the worker has another OSS_BASE_URL "
-            "(restart it, or take its value over)"
-        )
-        return ROUNDTRIP.wrong(text, self._shell.set(OSS_BASE_URL=theirs))
-
-    async def _object(self, store: OssStore) -> Finding:
-        try:
-            status, body, _ = await store.read(self._completed.image_url)
-        except UploadError as error:
-            return ROUNDTRIP.wrong(f"the object's URL does not answer: {error.detail}", self._shell.ask("OSS_BASE_URL"))
-        if status == HTTPStatus.FORBIDDEN:
-            mend = self._shell.set(OSS_URL_EXPIRES_S="3600")
-            return ROUNDTRIP.warning(
-                "the object's URL answers 403: the bucket is private; restart the worker with", mend
-            )
-        if status != HTTPStatus.OK or body != self._picture or self._completed.crc64 != str(crc64.xz(body)):
-            text = f"the object's URL answers {status}, and not with the bytes that were sent"
-            return ROUNDTRIP.wrong(text, self._shell.ask("OSS_BASE_URL"))
-        return ROUNDTRIP.ok("the object is there, byte-identical")
-
-    async def _row(self) -> Finding:
-        pool = await postgres.try_pool(self._settings.database_url.get_secret_value())
-        try:
-            output = (await PostgresRecords(pool).find(Cause.of(self._event))).output
-        finally:
-            await postgres.close_pool(pool)
-        if output is None:
-            text = "the row is not there: the worker writes into another database"
-            return ROUNDTRIP.wrong(text, self._shell.ask("DATABASE_URL"))
-        return ROUNDTRIP.ok(f"the row is there: job_outputs.id = {output.id}")
-
-    async def _temp_file(self, file: Path) -> Finding:
-        deadline = time.monotonic() + _DISCARD_TIMEOUT_S
-        while await asyncio.to_thread(file.exists):
-            if time.monotonic() > deadline:
-                return _not_discarded(file)
-            await asyncio.sleep(0.05)
-        return ROUNDTRIP.ok("the temp file is gone")
-
-
-def _not_discarded(file: Path) -> Finding:
-    is_sticky = file.parent.stat().st_mode & stat.S_ISVTX
-    text = f"the temp file {file} is still there: the worker's log says why"
-    return ROUNDTRIP.wrong(text, f"sudo chmod -t {path(file.parent)}" if is_sticky else None)
