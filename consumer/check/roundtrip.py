@@ -72,6 +72,7 @@ async def _travel(wire: "_Wire", settings: WorkerSettings, shell: Shell, timeout
             async for finding in Traces(settings, shell, event, picture, news.data).findings(file):
                 yield finding
         case ImageUploadFailed():
+            file.unlink(missing_ok=True)  # a worker with another TEMP_DIR cannot
             yield ROUNDTRIP.wrong(f"the worker failed it after {took}: {news.data.reason}: {news.data.detail}")
         case _:
             yield _no_outcome(news, shell, timeout_s)

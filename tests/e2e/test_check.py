@@ -494,12 +494,13 @@ def test_a_roundtrip_through_a_worker_with_another_base_url_says_so(
 
 
 def test_a_roundtrip_through_a_worker_with_another_temp_dir_says_so(
-    project: Project, start_worker: StartWorker, tmp_path: Path
+    project: Project, start_worker: StartWorker, tmp_path: Path, temp_dir: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     start_worker(TEMP_DIR=str(tmp_path / "other")).await_ready()
     (finding,) = project.check("--roundtrip").of("roundtrip", "wrong")
-    assert "source_forbidden" in finding["text"]
+    assert "source_forbidden: the path is not inside TEMP_DIR" in finding["text"]
+    assert not list(temp_dir.iterdir())
 
 
 def test_a_roundtrip_while_the_store_refuses_the_worker_says_by_what_it_is_delayed(
