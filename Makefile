@@ -27,9 +27,10 @@ bench: ## events per second, CPU and memory beside a bare loop
 	@sandbox/setup python services bench
 	@$(BIN)/python -m tests.bench
 
-run: ## a worker with the settings of the environment and .env
+run: ## a worker and the HTTP ingress, with the settings of the environment and .env; when one ends, so does the other
 	@sandbox/setup python
-	@$(BIN)/python -m consumer worker
+	@bash -c 'trap "kill \$$(jobs -p) 2>/dev/null; wait" EXIT; trap "exit 130" INT; trap "exit 0" TERM; \
+		$(BIN)/image-uploads worker & $(BIN)/image-uploads-producer api & wait -n'
 
 format: ## format and mend what ruff can
 	@sandbox/setup python
