@@ -91,10 +91,16 @@ class DatabaseSettings(LogSettings):
     """PostgreSQL, `postgresql://`. The default is a fresh server's superuser on this machine."""
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path: file: URLs name their files from the root")
+    return path
+
+
 class TempDirSettings(Environment):
     """Where generators put the files that `file:` URLs name."""
 
-    temp_dir: Path = Field(default=Path("/tmp/dream-factory"))  # noqa: S108 the directory that users know
+    temp_dir: Annotated[Path, AfterValidator(_absolute)] = Path("/tmp/dream-factory")  # noqa: S108 users know it
     """A directory on one file system that all generators and workers share. The default is the old backend's."""
 
 

@@ -48,10 +48,10 @@ async def migrate(pool: Pool) -> list[str]:
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 return await _apply(connection)
-        except asyncpg.InsufficientPrivilegeError as error:
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
             raise StartError(
-                f"the database user of DATABASE_URL may not make tables ({error}): as its owner, run "
-                "GRANT CREATE, USAGE ON SCHEMA public TO that user"
+                f"the database user of DATABASE_URL lacks a right ({error}): "
+                "`image-uploads check` prints the command that grants it"
             ) from error
         except _PASSING as error:
             _log.warning("waiting to migrate", error=redact(str(error) or repr(error)))

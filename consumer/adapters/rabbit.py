@@ -1,8 +1,8 @@
 """Connections to RabbitMQ, and what is declared over them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import aio_pika
@@ -24,6 +24,7 @@ from consumer.adapters.amqp_decoding import read_anything
 from consumer.core.errors import StartError
 from consumer.core.redact import redact
 from schemas import topology
+from schemas.cancellation import loss_is_no_cancellation
 
 CONNECT_TIMEOUT_S: Final = 10
 _CLOSE_TIMEOUT_S: Final = 5
@@ -35,21 +36,6 @@ read_anything()
 
 LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
 """What any call may raise when the broker is away."""
-
-
-@contextmanager
-def loss_is_no_cancellation() -> Iterator[None]:
-    """A connection that falls silent cancels whoever waits on it; inside, that is a `ConnectionError`.
-
-    A task that really is cancelled stays so. Without this, a lost connection would quietly end whatever loop used it.
-    """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling() > 0:
-            raise
-        raise ConnectionError("the connection to RabbitMQ fell silent") from error
 
 
 def address(url: str) -> str:

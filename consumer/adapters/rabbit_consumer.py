@@ -15,6 +15,7 @@ from consumer.core.errors import StartError
 from consumer.core.ports import Delivery, Meter
 from consumer.core.redact import redact
 from schemas import topology
+from schemas.cancellation import loss_is_no_cancellation
 
 _OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _OF_THE_ROUTING: Final = ("CC", "BCC")  # they would send the copy to where the original went, once more
@@ -117,7 +118,7 @@ class RabbitConsumer:
         """No further delivery comes; those in work can still be acked."""
         self._mark(attached=False)
         if self._queue is not None:
-            with suppress(*rabbit.LOST), rabbit.loss_is_no_cancellation():
+            with suppress(*rabbit.LOST), loss_is_no_cancellation():
                 await self._queue.cancel(self._tag, timeout=rabbit.CONNECT_TIMEOUT_S)
 
     async def close(self) -> None:
@@ -143,7 +144,7 @@ class RabbitConsumer:
         if self._connection is None:
             raise ConnectionError("not connected")
         self._lost = lost = asyncio.Event()
-        with rabbit.loss_is_no_cancellation():
+        with loss_is_no_cancellation():
             await self._consume(self._connection, lost)
         self._mark(attached=True)
         _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=self._prefetch)

@@ -13,11 +13,12 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import PublishError
 
-from consumer.adapters.rabbit import LOST, address, close, connect, loss_is_no_cancellation
+from consumer.adapters.rabbit import LOST, address, close, connect
 from consumer.adapters.rabbit_consumer import RabbitDelivery
 from consumer.core.errors import BrokerError, StartError
 from consumer.core.ports import Delivery
 from schemas import topology
+from schemas.cancellation import loss_is_no_cancellation
 from schemas.events import CONTENT_TYPE, CloudEvent
 
 _PUBLISH_TIMEOUT_S: Final = 10  # a blocked connection makes no error, only silence

@@ -25,6 +25,7 @@ from consumer.check.shell import Shell
 from consumer.core.errors import StartError
 from consumer.settings import DeclareSettings
 from schemas import topology
+from schemas.cancellation import loss_is_no_cancellation
 
 BROKER: Final = Subject("RabbitMQ")
 _NAME: Final = "image-uploads check"
@@ -115,7 +116,7 @@ class _Topology:
         """Each question in turn, for only what is there may be declared: a check makes nothing."""
         try:
             for question in questions:
-                with rabbit.loss_is_no_cancellation():
+                with loss_is_no_cancellation():
                     async with connection.channel() as channel:
                         await question(channel)
         except ChannelNotFoundEntity:
@@ -162,7 +163,7 @@ def _delete(name: str, url: str) -> str:
 async def _takes_messages(connection: AbstractConnection, url: str) -> Finding:
     """Whether it takes a message: one for a queue that nobody has, so that it comes straight back."""
     try:
-        with rabbit.loss_is_no_cancellation():
+        with loss_is_no_cancellation():
             async with asyncio.timeout(_PUBLISH_TIMEOUT_S), connection.channel(on_return_raises=True) as channel:
                 nowhere = f"image-uploads.check.{token_hex(8)}"
                 await channel.default_exchange.publish(aio_pika.Message(b""), nowhere, mandatory=True)

@@ -18,9 +18,6 @@ _MIB: Final = 1024**2
 def look(settings: SourceSettings, prefetch: int, shell: Shell) -> list[Finding]:
     """What there is to say of the directory; nothing is left in it."""
     directory = settings.temp_dir
-    if not directory.is_absolute():
-        text = f"{directory} is no absolute path, which every file: URL has"
-        return [TEMP_DIR.wrong(text, shell.set(TEMP_DIR=os.path.abspath(directory)))]  # noqa: PTH100 links stay as they are
     try:
         mode = directory.stat().st_mode
     except FileNotFoundError:

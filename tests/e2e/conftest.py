@@ -11,9 +11,9 @@ import pytest_asyncio
 from sandbox.samples import picture
 from tests.e2e.background import Background, background
 from tests.e2e.image_host import ImageHost
+from tests.e2e.product_process import ApiProcess, ProductProcess, WorkerProcess
 from tests.e2e.watched_oss import ACCOUNT, WatchedOss
 from tests.e2e.wire import RETRY_DELAYS_S, Wire
-from tests.e2e.worker_process import ApiProcess, ProductProcess, WorkerProcess
 
 
 @pytest.fixture(scope="session")

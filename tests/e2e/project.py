@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumer import __main__ as program
-from tests.e2e.worker_process import basics
+from tests.e2e.product_process import basics
 
 _TIMEOUT_S: Final = 90
 

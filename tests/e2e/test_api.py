@@ -23,10 +23,10 @@ from sandbox.process import eventually
 from tests.e2e.api_client import PASSWORD, ApiClient
 from tests.e2e.conftest import StartApi, StartWorker
 from tests.e2e.image_host import GONE, UNAVAILABLE, ImageHost
+from tests.e2e.product_process import ApiProcess, WorkerProcess, basics
 from tests.e2e.relay import Relay
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import USER, Wire
-from tests.e2e.worker_process import ApiProcess, WorkerProcess, basics
 
 pytestmark = pytest.mark.real
 

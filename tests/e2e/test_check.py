@@ -20,11 +20,11 @@ from sandbox.process import eventually, free_port
 from schemas import topology
 from tests.e2e.background import Background
 from tests.e2e.conftest import StartWorker
+from tests.e2e.product_process import WorkerProcess
 from tests.e2e.project import Project
 from tests.e2e.test_start import CANARY, with_login
 from tests.e2e.watched_oss import ACCOUNT, WatchedOss
 from tests.e2e.wire import RETRY_DELAYS_S
-from tests.e2e.worker_process import WorkerProcess
 from tests.named_servers import with_path
 
 pytestmark = pytest.mark.real
@@ -133,7 +133,7 @@ SLIPS = [
     Slip("PREFETCH", "many", "settings", "PREFETCH"),
     Slip("LOG_LEVEL", "loud", "settings", "LOG_LEVEL"),
     Slip("SOURCE_TIMEOUT_S", "400", "settings", "HANDLER_TIMEOUT_S must be at least"),
-    Slip("TEMP_DIR", "temp", "TEMP_DIR", "no absolute path"),
+    Slip("TEMP_DIR", "temp", "settings", "TEMP_DIR must be an absolute path"),
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.process import Process
-from tests.e2e.worker_process import basics
+from tests.e2e.product_process import basics
 
 pytestmark = pytest.mark.real
 

@@ -11,9 +11,9 @@ import pytest
 from sandbox.oss import Fault, Kind
 from schemas import topology
 from tests.e2e.image_host import UNAVAILABLE, ImageHost
+from tests.e2e.product_process import WorkerProcess
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import COMPLETED, DELAYED, FAILED, RETRY_DELAYS_S, USER, Wire, event
-from tests.e2e.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.real
 

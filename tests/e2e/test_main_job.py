@@ -18,9 +18,9 @@ from yarl import URL
 from sandbox.samples import picture
 from schemas.events import ImageGenerated
 from tests.e2e.image_host import GONE, Answer, ImageHost
+from tests.e2e.product_process import WorkerProcess
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import COMPLETED, USER, News, Wire, event
-from tests.e2e.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.real
 
