@@ -137,6 +137,14 @@ def worker(start_worker: StartWorker) -> WorkerProcess:
     return running
 
 
+@pytest.fixture
+def api(worker: WorkerProcess, start_api: StartApi) -> ApiProcess:
+    """An ingress that is ready, and waits longer for a worker than a test does."""
+    running = start_api(API_WAIT_S="60")
+    running.await_ready()
+    return running
+
+
 @pytest_asyncio.fixture
 async def wire(amqp_url: str) -> AsyncIterator[Wire]:
     """The broker, with all queues, as generators and subscribers see it."""

@@ -17,6 +17,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from producer.api.users import UsersFile
 from sandbox.process import eventually
@@ -49,13 +50,6 @@ async def client_of(api: ApiProcess) -> AsyncIterator[ApiClient]:
         client = ApiClient(api.url, http)
         yield client
     assert "CANARY" not in "".join([*client.heard, api.log])
-
-
-@pytest.fixture
-def api(worker: WorkerProcess, start_api: StartApi) -> ApiProcess:
-    started = start_api(API_WAIT_S="30")
-    started.await_ready()
-    return started
 
 
 def token_of(user: str, secret: str = SECRET, **claims: Any) -> str:
@@ -187,6 +181,26 @@ async def test_tokens_of_another_backend_are_good_by_its_public_key(start_api: S
         assert (await client.job("any")).status == 401
         login = await client.login(USER)
         assert (login.status, login.reason) == (404, "login_disabled")
+
+
+async def test_tokens_of_another_backend_are_good_by_the_keys_it_publishes(
+    start_api: StartApi, image_host: ImageHost, worker: WorkerProcess
+) -> None:
+    keys = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
+    published = RSAAlgorithm.to_jwk(keys[0].public_key(), as_dict=True) | {"kid": "1", "use": "sig"}
+    jwks = image_host.give("jwks.json", UNAVAILABLE, json.dumps({"keys": [published]}).encode())
+    api = start_api(JWT_JWKS_URL=jwks)
+    api.await_ready()
+    claims = {"sub": 42}
+    async with client_of(api) as client:
+        client.token = jwt.encode(claims, keys[0], "RS256", headers={"kid": "1"})
+        answer = await client.job("any")
+        assert (answer.status, answer.reason) == (503, "keys_unavailable")
+        assert (await client.job("any")).status == 404
+        client.token = jwt.encode(claims, keys[1], "RS256", headers={"kid": "1"})
+        assert (await client.job("any")).status == 401
+        client.token = jwt.encode(claims, keys[1], "RS256", headers={"kid": "2"})
+        assert (await client.job("any")).status == 401
 
 
 def _signed_with(public_key: bytes, claims: dict[str, Any]) -> str:
