@@ -16,7 +16,7 @@ class ObjectStore(Service):
     port_names = ("oss",)
     bucket = "sandbox-images"
     region = "cn-hangzhou"
-    access_key = "sandbox"
+    access_key = "sandbox-key"
 
     @property
     def url(self) -> str:

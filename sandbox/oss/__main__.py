@@ -21,7 +21,7 @@ _TOKEN = "SANDBOX_OSS_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 @click.option("--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where objects are kept.")
 @click.option("--bucket", required=True, help="The one bucket there is.")
 @click.option("--region", default="cn-hangzhou", show_default=True, help="What signatures are scoped to.")
-@click.option("--access-key", default="sandbox", show_default=True, help="The access key id.")
+@click.option("--access-key", default="sandbox-key", show_default=True, help="The access key id.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--private", is_flag=True, help="Refuse to read without a signature.")
