@@ -108,7 +108,8 @@ class RabbitMQ(Service):
         return {
             "HOME": str(self.directory),
             # Every Erlang program starts a port mapper in the background if it finds none: nobody would ever stop it.
-            "ERL_FLAGS": "-start_epmd false",
+            # Not ERL_FLAGS, which the rabbitmqctl of RabbitMQ 4 overwrites.
+            "ERL_ZFLAGS": "-start_epmd false",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(ports["epmd"]),
             "RABBITMQ_NODENAME": _NODE,
