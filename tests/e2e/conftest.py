@@ -138,9 +138,10 @@ def worker(start_worker: StartWorker) -> WorkerProcess:
 
 
 @pytest.fixture
-def api(worker: WorkerProcess, start_api: StartApi) -> ApiProcess:
-    """An ingress that is ready, and waits longer for a worker than a test does."""
-    running = start_api(API_WAIT_S="60")
+def api(start_worker: StartWorker, start_api: StartApi) -> ApiProcess:
+    """An ingress that is ready, beside a worker, and waits longer for it than a test does."""
+    worker, running = start_worker(), start_api(API_WAIT_S="60")
+    worker.await_ready()
     running.await_ready()
     return running
 
