@@ -13,6 +13,7 @@ from uuid import uuid4
 import click
 from rich.console import Console
 
+from producer.api.messages import MAX_PASSWORD_CHARS
 from producer.api.users import UsersFile
 from producer.connection import BrokerError
 from producer.outcome import NoOutcomeError, OnDelayed, Outcome, Outcomes
@@ -148,9 +149,9 @@ def add(*, email: str) -> None:
 
     The email becomes the userId of all that he uploads. Adding a user again changes the password.
     """
-    file = UsersFile(load(UsersSettings).api_users_file)
+    file, password = UsersFile(load(UsersSettings).api_users_file), _password()
     try:
-        is_new = file.add(email, _password())
+        is_new = file.add(email, password)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="EMAIL") from error
     click.echo(f"{email} may log in now" if is_new else f"{email} has a new password")
@@ -160,9 +161,9 @@ def _password() -> str:
     if sys.stdin.isatty():
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = sys.stdin.readline().rstrip("\n")
-    if not password:
-        raise click.UsageError("the password is empty")
+        password = sys.stdin.buffer.readline().decode(errors="replace").rstrip("\r\n")
+    if not 0 < len(password) <= MAX_PASSWORD_CHARS or "\N{REPLACEMENT CHARACTER}" in password:
+        raise click.UsageError(f"the password must be 1 to {MAX_PASSWORD_CHARS} characters in UTF-8")
     return password
 
 

@@ -20,7 +20,7 @@ from schemas.topology import EXCHANGE
 Outcome: TypeAlias = ImageUploadCompleted | ImageUploadFailed
 OnDelayed: TypeAlias = Callable[[ImageUploadDelayed], None]
 
-_HEARD: Final = {model.TYPE: model for model in (ImageUploadCompleted, ImageUploadFailed, ImageUploadDelayed)}
+_HEARD: Final = (ImageUploadCompleted.TYPE, ImageUploadFailed.TYPE, ImageUploadDelayed.TYPE)
 # All users' events pass through; should we fall behind, the broker drops the oldest instead of filling its memory.
 _QUEUE: Final[FieldTable] = {"x-queue-type": "classic", "x-max-length": 10_000}
 
@@ -64,6 +64,7 @@ class Outcomes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._lose()
         await close(self._connection)
 
     @contextmanager
@@ -113,19 +114,21 @@ class Outcomes:
                     outcome.set_exception(NoOutcomeError(message))
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:
-        model = _HEARD.get(message.routing_key or "")
         try:
             data = json.loads(message.body)["data"]
-            key = (data["causeSource"], data["causeId"])
-            if model is ImageUploadDelayed:
-                self._on_delayed(ImageUploadDelayed.model_validate_json(message.body))
-            elif model is not None and (waiting := self._waiting.get(key)):
-                self._tell(waiting, model.model_validate_json(message.body))
-        except (ValueError, LookupError, TypeError):
+            waiting = self._waiting.get((data["causeSource"], data["causeId"]), set())
+            match message.routing_key:
+                case ImageUploadDelayed.TYPE:
+                    self._on_delayed(ImageUploadDelayed.model_validate_json(message.body))
+                case ImageUploadCompleted.TYPE if waiting:
+                    _tell(waiting, ImageUploadCompleted.model_validate_json(message.body))
+                case ImageUploadFailed.TYPE if waiting:
+                    _tell(waiting, ImageUploadFailed.model_validate_json(message.body))
+        except (ValueError, LookupError, TypeError, RecursionError):
             return  # what makes no sense is nobody's outcome
 
-    def _tell(self, waiting: set[asyncio.Future[Outcome]], news: Outcome | ImageUploadDelayed) -> None:
-        if not isinstance(news, ImageUploadDelayed):
-            for outcome in waiting:
-                if not outcome.done():
-                    outcome.set_result(news)
+
+def _tell(waiting: set[asyncio.Future[Outcome]], news: Outcome) -> None:
+    for outcome in waiting:
+        if not outcome.done():
+            outcome.set_result(news)

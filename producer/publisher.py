@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -75,7 +76,7 @@ class Publisher:
 
     Args:
         amqp_url: RabbitMQ, `amqp://` or `amqps://`.
-        timeout_s: Seconds that connecting may take, and the broker's confirmation again.
+        timeout_s: Seconds that one's turn and connecting may take, and the broker's confirmation again.
     """
 
     def __init__(self, amqp_url: str, *, timeout_s: float = 30) -> None:
@@ -148,8 +149,14 @@ class Publisher:
         message = _message(event)
         # A returned message is matched by its id alone, so that the verdicts on two of one id could be swapped.
         turn = self._turns.setdefault(event.id, asyncio.Lock())
-        async with turn:
-            await self._send(await self._open_exchange(event.id), message, event)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await stack.enter_async_context(turn)
+                    exchange = await self._open_exchange()
+            except (BrokerError, *exceptions.CONNECTION_EXCEPTIONS) as error:
+                raise PublishError(event.id, self._why_not_open(error), broker_may_have_it=False) from error
+            await self._send(exchange, message, event)
         return event.id
 
     async def _send(self, exchange: AbstractExchange, message: Message, event: CloudEvent[Any]) -> None:
@@ -186,14 +193,11 @@ class Publisher:
         if self._exchange is exchange:
             self._exchange = None
 
-    async def _open_exchange(self, event_id: str) -> AbstractExchange:
-        try:
-            async with self._opening, asyncio.timeout(self._timeout_s):
-                if self._exchange is None or self._channel is None or self._channel.is_closed:
-                    self._exchange = await self._reopen()
-                return self._exchange
-        except (BrokerError, *exceptions.CONNECTION_EXCEPTIONS) as error:
-            raise PublishError(event_id, self._why_not_open(error), broker_may_have_it=False) from error
+    async def _open_exchange(self) -> AbstractExchange:
+        async with self._opening:
+            if self._exchange is None or self._channel is None or self._channel.is_closed:
+                self._exchange = await self._reopen()
+            return self._exchange
 
     def _why_not_open(self, error: BaseException) -> str:
         match error:

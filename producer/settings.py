@@ -5,11 +5,13 @@ Every field says its unit, its range, and why its default is what it is.
 
 import secrets
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from schemas.environment import AmqpSettings, DatabaseSettings, Environment, Port, TempDirSettings
+
+_SHORTEST_SECRET: Final = 16
 
 
 class PublishSettings(AmqpSettings, TempDirSettings):
@@ -24,17 +26,31 @@ class UsersSettings(Environment):
     Default: in the working directory, beside .env."""
 
 
+def _long_enough(secret: SecretStr) -> SecretStr:
+    # Whoever has one token can try secrets at home, and then be anybody.
+    if len(secret.get_secret_value()) < _SHORTEST_SECRET:
+        raise ValueError(f"must have at least {_SHORTEST_SECRET} characters")
+    return secret
+
+
+def _free_claim(name: str) -> str:
+    if name in ("exp", "iat", "nbf", "aud", "iss", "jti"):
+        raise ValueError("must not be a claim that means something else")
+    return name
+
+
 class TokenSettings(Environment):
     """Whose bearer tokens are trusted: one of a secret, a public key and a JWKS, or none, for tokens of our own."""
 
-    jwt_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
-    """Verifies, and signs what we issue, as HS256. Default: one that was made up, and is kept in API_USERS_FILE."""
+    jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
+    """Verifies, and signs what we issue, as HS256; at least 16 characters, better 32. A token without `exp` is good for
+    ever. Default: one that was made up, and is kept in API_USERS_FILE."""
     jwt_public_key: str | None = None
     r"""A public key in PEM of the backend that issues tokens; line breaks may be written as \n. Default: none."""
     jwt_jwks_url: Annotated[str, Field(pattern=r"^https?://[^/\s]")] | None = None
     """Where that backend publishes its keys. Default: none."""
-    jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
-    """The claim that is the userId. Default: the registered one."""
+    jwt_user_claim: Annotated[str, Field(min_length=1), AfterValidator(_free_claim)] = "sub"
+    """The claim that is the userId, none of those that mean something else. Default: the registered one."""
     jwt_audience: str | None = None
     """What `aud` must be, or hold. Default: not checked."""
     jwt_issuer: str | None = None

@@ -36,6 +36,8 @@ def configure(settings: LogSettings, secrets: Iterable[str] = ()) -> None:
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
     # What goes wrong with a connection is raised as well, and told by whoever waits for it.
     logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
+    # A request that is no HTTP is its sender's fault, and what it quotes of it may be somebody's token.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _renderers(style: str) -> list[Processor]:

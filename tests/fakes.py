@@ -87,6 +87,10 @@ class FakeStore:
         self.objects[key] = data
         self.headers[key] = {"Content-Type": content_type, "x-oss-meta-event-id": event_id}
 
+    async def delete(self, key: str) -> None:
+        self.journal.step("delete")
+        self.objects.pop(key, None)
+
     def url(self, key: str) -> str:
         return f"https://cdn.test/{key}"
 

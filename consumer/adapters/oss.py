@@ -104,11 +104,7 @@ class OssStore:
         await self.delete(_PROBE_KEY)
 
     async def delete(self, key: str) -> None:
-        """There is no object under `key`, whether or not there was one.
-
-        Raises:
-            UploadError: with the blame; the object may be gone all the same.
-        """
+        """There is no object under `key`: see `ObjectStore.delete`."""
         try:
             await asyncio.to_thread(self._signed.delete_object, key)
         except oss2.exceptions.OssError as error:

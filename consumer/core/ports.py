@@ -70,6 +70,13 @@ class ObjectStore(Protocol):
             UploadError: with the blame; the object may exist all the same.
         """
 
+    async def delete(self, key: str) -> None:
+        """There is no object under `key`, whether or not there was one.
+
+        Raises:
+            UploadError: with the blame; the object may be gone all the same.
+        """
+
     def url(self, key: str) -> str:
         """The plain public URL, as rows keep it."""
 

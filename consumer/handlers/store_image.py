@@ -4,12 +4,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from consumer.core.announcements import output_id
+from consumer.core.errors import UploadError
 from consumer.core.object_key import object_key
 from consumer.core.outcome import Duplicate, Failed, Stored, decided
 from consumer.core.ports import Format, Image, ImageSource, Inspector, Meter, ObjectStore, Records
 from consumer.core.records import Cause, Output, Recorded
 from schemas.events import ImageGenerated
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,16 @@ class StoreImage:
         if recorded == output:
             return Stored(output)
         # Another delivery of this event, or another event with its name, was quicker.
+        if recorded.oss_key != key:
+            await self._discard(key)
         return decided(cause, Recorded(recorded.fingerprint, recorded)) or Duplicate(recorded)
+
+    async def _discard(self, key: str) -> None:
+        """The object, which no row will ever name, is gone; one that cannot be deleted is an orphan, and logged."""
+        try:
+            await self.store.delete(key)
+        except UploadError as error:
+            _log.warning("an object without a row was not deleted", key=key, error=str(error))
 
     def _output(self, event: ImageGenerated, cause: Cause, key: str, image: Image, form: Format) -> Output:
         now = datetime.now(UTC)

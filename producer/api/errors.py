@@ -20,6 +20,7 @@ ApiReason: TypeAlias = Literal[
     "broker_unavailable",
     "database_unavailable",
     "keys_unavailable",
+    "users_unavailable",
     "unexpected",
 ]
 """Reasons of the ingress' own; an event that failed is told with one of `Reason`."""
@@ -59,7 +60,12 @@ class ApiError(Exception):
 
 def failed(reason: Reason, detail: str) -> ApiError:
     """The answer for an event that failed."""
-    return ApiError(STATUS_OF.get(reason, HTTPStatus.UNPROCESSABLE_ENTITY), reason, detail)
+    return ApiError(STATUS_OF.get(reason, HTTPStatus.UNPROCESSABLE_ENTITY), reason, for_users(reason, detail))
+
+
+def for_users(reason: Reason, detail: str) -> str:
+    """The detail of a failure, unless it speaks of our network, which is the operator's business."""
+    return "the image may not be fetched from there" if reason is Reason.SOURCE_FORBIDDEN else detail
 
 
 def unauthorized(detail: str) -> ApiError:

@@ -1,9 +1,8 @@
 """Jobs: an image is announced to the worker, and what becomes of it is told."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -11,21 +10,21 @@ import structlog
 
 from producer.api.delays import Delays
 from producer.api.errors import ApiError, failed
-from producer.api.job_id import is_of, new_job_id
+from producer.api.job_id import is_job_id, is_of, new_job_id
 from producer.api.messages import Delayed, Failed, GenerateImage, Job, Pending, Stored, StoredImage
+from producer.api.repeatable import Repeatable
 from producer.api.rows import Rows
 from producer.connection import BrokerError
 from producer.outcome import NoOutcomeError, Outcome, Outcomes
 from producer.publisher import Publisher, PublishError, image_generated
-from schemas.events import ImageGenerated, ImageUploadCompleted
+from schemas.events import MAX_BODY_BYTES, ImageGenerated, ImageUploadCompleted
 from schemas.reasons import Reason
 
 SOURCE: Final = "/image-uploads/api"
 """Who speaks in the events that the ingress publishes."""
 
-_BROKER_TIMEOUT_S: Final = 10
+_BROKER_TIMEOUT_S: Final = 5
 _PAUSE_S: Final = 1.0
-_MOST_REMEMBERED: Final = 10_000
 
 _log = structlog.get_logger()
 
@@ -46,11 +45,13 @@ class Jobs:
         self._publisher = Publisher(amqp_url, timeout_s=_BROKER_TIMEOUT_S)
         self._outcomes: Outcomes | None = None
         self._delays = Delays()
-        self._keyed: OrderedDict[str, ImageGenerated] = OrderedDict()
-        self._stopping = asyncio.Event()
+        self._repeatable = Repeatable()
 
     async def run(self) -> None:
-        """Outcomes are heard of until this is cancelled, over a new connection whenever one is lost."""
+        """Outcomes are heard of, over a new connection whenever one is lost, until this is cancelled.
+
+        Requests that wait then, or whose connection is lost, are answered with what is known so far.
+        """
         while True:
             try:
                 async with Outcomes(
@@ -65,10 +66,6 @@ class Jobs:
             finally:
                 self._outcomes = None
             await asyncio.sleep(_PAUSE_S)
-
-    def stop(self) -> None:
-        """Requests that wait are answered with what is known so far."""
-        self._stopping.set()
 
     async def close(self) -> None:
         """The publisher's connection is closed."""
@@ -95,8 +92,9 @@ class Jobs:
         """
         event = self._event(user_id, request, idempotency_key)
         job_id = event.data.job_id
-        async with self._outcome_of(event) as outcome:
-            await self._publish(event)
+        in_doubt = idempotency_key is not None  # the same request may have been made before
+        with self._outcome_of(event, in_doubt=in_doubt) as outcome:
+            await self._publish(event, in_doubt=in_doubt)
             news = await self._wait(outcome)
         match news:
             case ImageUploadCompleted(data=data):
@@ -112,6 +110,8 @@ class Jobs:
         Raises:
             ApiError: 404 if the user has none of this id, 410 if its image has expired, 503 if nothing can be known.
         """
+        if not is_job_id(job_id):
+            raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "you have no such job")
         job = await self._rows.job(user_id, job_id) or self._delayed(user_id, job_id)
         if job is None and not is_of(user_id, job_id):
             raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "you have no such job")
@@ -119,55 +119,50 @@ class Jobs:
 
     def _event(self, user_id: str, request: GenerateImage, idempotency_key: str | None) -> ImageGenerated:
         job_id = new_job_id(user_id, idempotency_key)
-        known = self._keyed.get(job_id)
-        if known is not None and (known.data.image_url, known.data.prompt) != (request.image_url, request.prompt):
-            raise failed(Reason.CONFLICTING_EVENT, "this Idempotency-Key was used for another request")
-        event = known or image_generated(
+        return image_generated(
             id=job_id,
             source=SOURCE,
+            time=None if idempotency_key is None else self._repeatable.time_of(job_id, request),
             job_id=job_id,
             user_id=user_id,
             image_url=request.image_url,
             prompt=request.prompt,
         )
-        if idempotency_key is not None:
-            # An object's key holds its event's time, so the same event must keep it while it is in work.
-            self._keyed[job_id] = event
-            if len(self._keyed) > _MOST_REMEMBERED:
-                self._keyed.popitem(last=False)
-        return event
 
-    @asynccontextmanager
-    async def _outcome_of(self, event: ImageGenerated) -> AsyncIterator["asyncio.Future[Outcome]"]:
+    @contextmanager
+    def _outcome_of(self, event: ImageGenerated, *, in_doubt: bool) -> Iterator["asyncio.Future[Outcome]"]:
         if self._outcomes is None:
-            raise _unavailable(event, in_doubt=False)
+            raise _unavailable(event, in_doubt=in_doubt)
         with self._outcomes.of(event) as outcome:
             yield outcome
 
-    async def _publish(self, event: ImageGenerated) -> None:
+    async def _publish(self, event: ImageGenerated, *, in_doubt: bool) -> None:
         try:
             await self._publisher.publish_event(event)
         except ValueError as error:
-            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error)) from error
+            self._repeatable.forget(event.id)
+            detail = (
+                f"the request makes an event of more than {MAX_BODY_BYTES} bytes: a large image needs an https: URL"
+            )
+            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail) from error
         except PublishError as error:
             _log.warning("not published", error=str(error))
-            raise _unavailable(event, in_doubt=error.broker_may_have_it) from error
+            raise _unavailable(event, in_doubt=in_doubt or error.broker_may_have_it) from error
 
     async def _wait(self, outcome: "asyncio.Future[Outcome]") -> Outcome | None:
-        """The outcome; none when the wait is over, we are stopping, or the connection is lost."""
-        stopping = asyncio.create_task(self._stopping.wait())
+        """The outcome; none when the wait is over, or the connection is lost or closed."""
+        await asyncio.wait((outcome,), timeout=self._wait_s)
         try:
-            await asyncio.wait((outcome, stopping), timeout=self._wait_s, return_when=asyncio.FIRST_COMPLETED)
             return outcome.result() if outcome.done() else None
         except NoOutcomeError:
             return None
-        finally:
-            stopping.cancel()
 
     async def _so_far(self, user_id: str, job_id: str) -> StoredImage | Pending | Delayed:
         try:
             job = await self._rows.job(user_id, job_id)
-        except ApiError:
+        except ApiError as error:
+            if error.reason == "expired":
+                raise
             job = None  # the event is published, and that is what the answer must say
         match job:
             case Stored():

@@ -1,6 +1,6 @@
 """What the ingress is sent, and what it answers."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -8,6 +8,8 @@ from pydantic.alias_generators import to_camel
 
 from schemas.events import ImageUrl, Text, Time
 from schemas.reasons import Reason
+
+MAX_PASSWORD_CHARS: Final = 1024
 
 
 def _public(url: str) -> str:
@@ -17,10 +19,9 @@ def _public(url: str) -> str:
     return url
 
 
-class _Json(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel,
-        populate_by_name=True,
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -28,20 +29,26 @@ class _Json(BaseModel):
     )
 
 
-class Login(_Json):
+class _Answer(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Login(_Request):
     """Who wants a token."""
 
     email: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=254)]
-    password: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    password: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PASSWORD_CHARS)]
 
 
-class Token(_Json):
+class Token(_Answer):
     """Goes into the header `Authorization: Bearer …`."""
 
     token: str
 
 
-class GenerateImage(_Json):
+class GenerateImage(_Request):
     """An image that is to be stored for the caller."""
 
     prompt: Text | None = None
@@ -50,7 +57,7 @@ class GenerateImage(_Json):
     """Where it is: an `https:`, `http:` or `data:` URL."""
 
 
-class StoredImage(_Json):
+class StoredImage(_Answer):
     """The image is stored."""
 
     image_url: str
@@ -59,14 +66,14 @@ class StoredImage(_Json):
     output_id: UUID
 
 
-class Pending(_Json):
+class Pending(_Answer):
     """Neither stored nor failed yet, as far as is known."""
 
     job_id: str
     status: Literal["pending"] = "pending"
 
 
-class Delayed(_Json):
+class Delayed(_Answer):
     """Something stood in the way; it will be tried again."""
 
     job_id: str
@@ -75,7 +82,7 @@ class Delayed(_Json):
     next_try_at: Time
 
 
-class Stored(_Json):
+class Stored(_Answer):
     """The image is stored."""
 
     job_id: str
@@ -86,7 +93,7 @@ class Stored(_Json):
     expires_at: Time | None
 
 
-class Error(_Json):
+class Error(_Answer):
     """Why something is not done."""
 
     reason: str
@@ -95,7 +102,7 @@ class Error(_Json):
     """One sentence for a human."""
 
 
-class Failed(_Json):
+class Failed(_Answer):
     """The image could not be stored, and is not tried again by itself."""
 
     job_id: str
@@ -103,7 +110,7 @@ class Failed(_Json):
     error: Error
 
 
-class Problem(_Json):
+class Problem(_Answer):
     """The body of every answer from 400 on."""
 
     error: Error

@@ -70,6 +70,7 @@ def _login() -> Json:
                     404: "Tokens come from another backend here.",
                     413: _TOO_LARGE,
                     429: "Too many tries; `Retry-After` says for how long.",
+                    503: "Nobody can log in now.",
                 }
             ),
         },

@@ -20,6 +20,7 @@ from producer.api.tokens import Tokens
 from producer.api.tries import Tries
 from producer.api.users import UsersFile
 from producer.problems import problems_of
+from schemas.environment import SettingsError
 from schemas.events import MAX_BODY_BYTES
 
 _HASHING_AT_ONCE: Final = 2  # each takes 64 MiB and a core
@@ -72,11 +73,19 @@ class Routes:
         address = request.remote or ""
         self._tries.count(address, login.email)
         async with self._hashing:
-            user_id = await asyncio.to_thread(self._users.user_id, login.email, login.password)
+            user_id = await asyncio.to_thread(self._user_id, self._users, login)
         if user_id is None:
             raise ApiError(HTTPStatus.UNAUTHORIZED, "wrong_credentials", "the email or the password is wrong")
         self._tries.forgive(address, login.email)
         return _answer(HTTPStatus.OK, Token(token=self._tokens.issue(user_id, self._token_lifetime_s)))
+
+    def _user_id(self, users: UsersFile, login: Login) -> str | None:
+        try:
+            return users.user_id(login.email, login.password)
+        except SettingsError as error:
+            _log.error("nobody can log in", error=str(error))
+            detail = "nobody can log in now"
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "users_unavailable", detail) from error
 
     async def _generate_image(self, request: web.Request) -> web.Response:
         user_id = await self._caller(request)
@@ -135,21 +144,31 @@ class Routes:
 async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except ApiError as error:
-        request[_REASON] = str(error.reason)
-        return _problem(error)
-    except web.HTTPRequestEntityTooLarge:
-        detail = f"the body is larger than {MAX_BODY_BYTES} bytes: a large image needs an https: URL"
-        return _problem(ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail))
-    except web.HTTPMethodNotAllowed as error:
-        detail = f"{error.method} is not understood here"
-        headers = {"Allow": error.headers.get("Allow", "")}
-        return _problem(ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, headers=headers))
-    except web.HTTPNotFound:
-        return _problem(ApiError(HTTPStatus.NOT_FOUND, "not_found", "there is nothing here: see /openapi.json"))
-    except Exception:  # noqa: BLE001 whatever it is, the caller gets an answer and the log its traceback
-        _log.exception("unexpected error")
-        return _problem(ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected", "a defect of this program"))
+    except Exception as error:  # noqa: BLE001 whatever it is, the caller gets an answer and the log its traceback
+        answer = _answer_to(error)
+        request[_REASON] = str(answer.reason)
+        problem = Problem(error=Error(reason=answer.reason, detail=answer.detail))
+        return _answer(answer.status, problem, headers=answer.headers)
+
+
+def _answer_to(error: Exception) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case web.HTTPRequestEntityTooLarge():
+            detail = f"the body is larger than {MAX_BODY_BYTES} bytes: a large image needs an https: URL"
+            return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
+        case web.HTTPMethodNotAllowed():
+            headers = {"Allow": error.headers.get("Allow", "")}
+            detail = f"{error.method} is not understood here"
+            return ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, headers=headers)
+        case web.HTTPNotFound():
+            return ApiError(HTTPStatus.NOT_FOUND, "not_found", "there is nothing here: see /openapi.json")
+        case web.HTTPException():
+            return ApiError(HTTPStatus(error.status), "invalid_request", error.reason)
+        case _:
+            _log.error("unexpected error", exc_info=error)
+            return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected", "a defect of this program")
 
 
 async def _read(request: web.Request, model: type[Body]) -> Body:
@@ -163,14 +182,11 @@ async def _read(request: web.Request, model: type[Body]) -> Body:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
         problems = problems_of(error)
+    except (web.RequestPayloadError, ConnectionError):
+        problems = "its body is cut off, or not encoded as it says"
     raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_request", f"the request is invalid: {problems}")
 
 
 def _answer(status: HTTPStatus, answer: BaseModel, headers: dict[str, str] | None = None) -> web.Response:
     body = answer.model_dump_json(by_alias=True).encode()
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
-
-
-def _problem(error: ApiError) -> web.Response:
-    problem = Problem(error=Error(reason=error.reason, detail=error.detail))
-    return _answer(error.status, problem, headers=error.headers)

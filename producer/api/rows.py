@@ -1,19 +1,28 @@
 """What the worker's tables say of a job."""
 
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 import asyncpg
+import structlog
 
-from producer.api.errors import ApiError
+from producer.api.errors import ApiError, for_users
 from producer.api.messages import Error, Failed, Stored
 from schemas.environment import SettingsError
+from schemas.reasons import Reason
 
 _TIMEOUT_S: Final = 5.0
+_RELEASE_TIMEOUT_S: Final = 0.5
 _MOST_CONNECTIONS: Final = 4
+_LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+_log = structlog.get_logger()
 
 _Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+_Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 # An output wins over a failure: the event of a failed job may have been sent again by an operator.
 _OUTPUT: Final = """
@@ -50,17 +59,35 @@ class Rows:
         )
         rows = cls(pool)
         try:
-            with suppress(ApiError):
-                await rows.probe()
+            async with rows.connected():
+                pass
         except (ValueError, asyncpg.ClientConfigurationError) as error:
             # The driver's words may repeat a part of the URL.
             message = f"DATABASE_URL is not understood ({type(error).__name__}) (see .env.example)"
             raise SettingsError([message]) from None
+        except _LOST as error:
+            _log.debug("the database does not answer yet", error=type(error).__name__)
         return rows
 
     async def close(self) -> None:
         """The connections are closed."""
         self._pool.terminate()
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[_Connection]:
+        """A connection, for five seconds at most, which include waiting for one.
+
+        Raises:
+            PostgresError, InterfaceError, OSError, TimeoutError: There is none, or it does not answer in time.
+        """
+        async with asyncio.timeout(_TIMEOUT_S):
+            connection = await self._pool.acquire()
+            try:
+                yield connection
+            finally:
+                # One that hangs is cut: by itself it would wait until the server has heard of being given up.
+                with suppress(TimeoutError):
+                    await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 
     async def job(self, user_id: str, job_id: str) -> Stored | Failed | None:
         """What became of the user's job, as far as it is decided; of several images, the latest.
@@ -82,7 +109,8 @@ class Rows:
         failure = await self._first(_FAILURE, job_id, user_id)
         if failure is None:
             return None
-        return Failed(job_id=job_id, error=Error(reason=failure["reason"], detail=failure["detail"]))
+        reason = Reason(failure["reason"])
+        return Failed(job_id=job_id, error=Error(reason=reason, detail=for_users(reason, failure["detail"])))
 
     async def probe(self) -> None:
         """The tables can be read.
@@ -94,16 +122,16 @@ class Rows:
 
     async def _first(self, query: str, *arguments: str) -> Any:  # noqa: ANN401 a row or none
         try:
-            return await self._pool.fetchrow(query, *arguments, timeout=_TIMEOUT_S)
-        except asyncpg.ClientConfigurationError:  # which is an InterfaceError, too
-            raise
+            async with self.connected() as connection:
+                return await connection.fetchrow(query, *arguments)
         except asyncpg.UndefinedTableError as error:
-            detail = "the tables are not there yet: run `image-uploads migrate`, or start a worker"
-            raise _unavailable(detail) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            raise _unavailable("the database does not answer") from error
+            raise _unavailable(error, "the tables are not there yet: a worker makes them when it starts") from error
+        except _LOST as error:
+            raise _unavailable(error, "the database does not answer") from error
 
 
-def _unavailable(detail: str) -> ApiError:
+def _unavailable(error: Exception, detail: str) -> ApiError:
+    # What exactly is wrong is for the operator, who is told by the log.
+    _log.warning(detail, error=f"{type(error).__name__}: {error}")
     headers = {"Retry-After": "5"}
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", detail, headers=headers)

@@ -18,7 +18,7 @@ from schemas import logs
 from schemas.environment import SettingsError
 
 _INTERRUPTED: Final = 130
-_STOP_TIMEOUT_S: Final = 15  # the longest that publishing takes; waits end at once
+_STOP_TIMEOUT_S: Final = 15  # more than publishing takes; waits end at once
 
 _log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ async def serve(settings: ApiSettings) -> int:
     """
     users = UsersFile(settings.api_users_file) if settings.issues_tokens else None
     secret = _token_secret(settings, users)
-    logs.configure(settings, [*settings.secrets(), secret])
+    logs.configure(settings, [*settings.secrets(), *([secret] if users else [])])
     async with AsyncExitStack() as stack:
         rows = await Rows.open(settings.database_url.get_secret_value())
         stack.push_async_callback(rows.close)
@@ -42,9 +42,8 @@ async def serve(settings: ApiSettings) -> int:
         routes = Routes(jobs, Tokens(settings, secret), users, settings.api_token_lifetime_s)
         runner = await _listen(routes, settings.api_host, settings.api_port)
         stack.push_async_callback(runner.cleanup)
-        stack.callback(jobs.stop)  # which comes first, so that nobody has to wait out a request
         hearing = asyncio.create_task(jobs.run())
-        stack.push_async_callback(_end, hearing)
+        stack.push_async_callback(_end, hearing)  # which answers those who wait, so that nobody holds up the rest
         exit_code = await _signalled(hearing)
     _log.info("stopped")
     return exit_code
@@ -57,7 +56,12 @@ def _token_secret(settings: ApiSettings, users: UsersFile | None) -> str:
 
 
 async def _listen(routes: Routes, host: str, port: int) -> web.AppRunner:
-    runner = web.AppRunner(routes.application(), access_log=None, shutdown_timeout=_STOP_TIMEOUT_S)
+    runner = web.AppRunner(
+        routes.application(),
+        access_log=None,
+        shutdown_timeout=_STOP_TIMEOUT_S,
+        handler_cancellation=True,  # who has left is not waited for, nor his image kept
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

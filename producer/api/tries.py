@@ -18,13 +18,14 @@ _OF_NAME: Final = RateLimitItemPerMinute(10, _WINDOW_MIN)
 
 
 class Tries:
-    """Counts tries of this process: ten of one name from one address in a quarter of an hour, 300 from an address."""
+    """Counts wrong passwords of this process: ten of one name from one address in a quarter of an hour, 300 from it."""
 
     def __init__(self) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._storage = MemoryStorage()
+        self._limiter = FixedWindowRateLimiter(self._storage)
 
     def count(self, address: str, name: str) -> None:
-        """One more try was made.
+        """One more try is made, which counts as wrong, since others go on beside it, until it is forgiven.
 
         Raises:
             ApiError: 429, with the seconds to wait.
@@ -33,7 +34,8 @@ class Tries:
         self._hit(_OF_NAME, address, name.strip().lower())
 
     def forgive(self, address: str, name: str) -> None:
-        """The password was right: the tries before it no longer count."""
+        """The password was right: neither this try nor those of the name before it count."""
+        self._storage.decr(_OF_ADDRESS.key_for(address))
         self._limiter.clear(_OF_NAME, address, name.strip().lower())
 
     def _hit(self, limit: RateLimitItem, *who: str) -> None:

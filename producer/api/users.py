@@ -24,8 +24,8 @@ _USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)
 class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    token_secret: Annotated[str, Field(min_length=32)] = Field(default_factory=made_up_secret)
-    passwords: dict[str, str] = {}
+    token_secret: Annotated[str, Field(min_length=32)]
+    passwords: dict[str, str]
 
 
 @cache
@@ -90,7 +90,7 @@ class UsersFile:
         try:
             return _Content.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
-            return _Content()
+            return _Content(token_secret=made_up_secret(), passwords={})
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from error
         except ValidationError:
@@ -115,6 +115,8 @@ class UsersFile:
         try:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
+                if os.geteuid() == 0 and self._path.exists():  # or `sudo … users add` would lock the ingress out
+                    os.fchown(descriptor, self._path.stat().st_uid, self._path.stat().st_gid)
                 file.write(content.model_dump_json(indent=2) + "\n")
                 file.flush()
                 os.fsync(descriptor)

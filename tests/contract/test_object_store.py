@@ -82,3 +82,11 @@ async def test_bytes_that_are_not_those_that_were_summed_are_an_error(store: Obj
 async def test_a_url_ends_with_the_key(store: ObjectStore) -> None:
     assert store.url("users/a@b/jobs/j/x.png").endswith("/users/a@b/jobs/j/x.png")
     assert store.link("users/a@b/jobs/j/x.png").startswith(store.url("users/a@b/jobs/j/x.png"))
+
+
+async def test_what_was_deleted_is_gone_and_deleting_again_is_harmless(store: ObjectStore) -> None:
+    await store.put(KEY, image(b"fox"), content_type="image/png", event_id="0c5e")
+    for _ in range(2):
+        await store.delete(KEY)
+    with pytest.raises((KeyError, AssertionError)):
+        await stored(store, KEY)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import asyncpg
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 
 from producer.api.users import UsersFile
@@ -160,6 +161,16 @@ async def test_a_token_that_is_not_good_is_refused(start_api: StartApi) -> None:
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+def test_a_token_of_bytes_that_are_no_text_is_refused(start_api: StartApi) -> None:
+    api = start_api(JWT_SECRET=SECRET)
+    eventually(lambda: api.port is not None, 30)
+    connection = HTTPConnection("127.0.0.1", api.port, timeout=10)
+    connection.request("GET", "/ai/jobs/any", headers={"Authorization": b"Bearer \xff\xfe"})
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["reason"]) == (401, "unauthorized")
+    connection.close()
+
+
 async def test_tokens_of_another_backend_are_good_by_its_public_key(start_api: StartApi, worker: WorkerProcess) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -174,7 +185,11 @@ async def test_tokens_of_another_backend_are_good_by_its_public_key(start_api: S
     async with client_of(api) as client:
         client.token = jwt.encode(claims, key, "RS256")
         assert (await client.job("any")).status == 404
-        client.token = jwt.encode({**claims, "aud": "somebody else"}, key, "RS256")
+        for wrong in ({"aud": "somebody else"}, {"iss": "https://somebody.else"}):
+            client.token = jwt.encode({**claims, **wrong}, key, "RS256")
+            assert "for somebody else" in (await client.job("any")).json["error"]["detail"]
+        # Of another algorithm than the key is for.
+        client.token = jwt.encode(claims, ec.generate_private_key(ec.SECP256R1()), "ES256")
         assert (await client.job("any")).status == 401
         # The public key is no secret, so it must not do as one.
         client.token = _signed_with(pem, claims)
@@ -215,15 +230,20 @@ def _signed_with(public_key: bytes, claims: dict[str, Any]) -> str:
     return f"{signed}.{part(hmac.digest(public_key, signed.encode(), hashlib.sha256))}"
 
 
-async def test_nobody_sees_the_job_of_somebody_else(api: ApiProcess, image_host: ImageHost, image_url: str) -> None:
+async def test_nobody_sees_the_job_of_somebody_else(
+    api: ApiProcess, image_host: ImageHost, image_url: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
     async with client_of(api) as client:
         await client.login(USER)
         stored = (await client.generate(image_url)).json["jobId"]
-        failed = await client.generate(image_host.give("text.png", b"hello"))
-        assert failed.status == 422
+        assert (await client.generate(image_host.give("text.png", b"hello"))).status == 422
+        failed = await database.fetchval('SELECT "jobId" FROM job_failures')
+        assert (await client.job(failed)).json["error"]["reason"] == "not_an_image"
         await client.login(OTHER_USER)
-        answer = await client.job(stored)
-        assert (answer.status, answer.reason) == (404, "not_found")
+        for job_id in (stored, failed):
+            answer = await client.job(job_id)
+            assert (answer.status, answer.reason) == (404, "not_found")
+        assert (await client.job("%00")).status == 404
 
 
 async def test_what_is_no_image_is_told_as_such(api: ApiProcess, image_host: ImageHost) -> None:
@@ -247,12 +267,18 @@ async def test_a_request_that_is_wrong_is_told_what_is_wrong_with_it(start_api: 
         ({"prompt": "a fox", "imageUrl": "ftp://x.example/CANARY.png"}, "imageUrl"),
         ({"prompt": "a fox", "imageUrl": "file:///tmp/dream-factory/CANARY.png"}, "must be an https:, http: or data:"),
     ]
+    bodies.append(({"prompt": "a fox", "imageUrl": "FILE:///tmp/dream-factory/x.png"}, "must be an https:"))
+    bodies.append(({"prompt": "a fox", "image_url": fine}, "imageUrl field required"))
     async with client_of(api) as client:
         client.token = token_of(USER)
         for body, says in bodies:
             answer = await client.post("/ai/generate-image", body)
             assert (answer.status, answer.reason) == (400, "invalid_request")
             assert says.lower() in answer.json["error"]["detail"].lower()
+        cut = await client.post("/ai/generate-image", b"no gzip", {"Content-Encoding": "gzip", "Connection": "close"})
+        assert (cut.status, cut.reason) == (400, "invalid_request")
+        unknown = await client.post("/ai/generate-image", b"{}", {"Expect": "the unexpected"})
+        assert (unknown.status, unknown.reason) == (417, "invalid_request")
 
 
 async def test_a_body_of_two_megabytes_is_too_large(api: ApiProcess) -> None:
@@ -273,24 +299,57 @@ async def test_what_is_not_there_is_answered_in_json(api: ApiProcess) -> None:
 async def test_the_broker_away_accepts_nothing_and_says_so(
     start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_url: str, wire: Wire
 ) -> None:
-    relay = Relay(amqp_url)
-    await relay.open()
-    api = start_api(AMQP_URL=relay.url)
-    await asyncio.to_thread(api.await_ready)
-    async with client_of(api) as client:
-        await client.login(USER)
-        await relay.close()
-        await asyncio.to_thread(eventually, lambda: api.get("/readyz")[0] == 503, 30)
-        assert "broker" in json.loads(api.get("/readyz")[1])["problems"]
-        answer = await client.generate(image_url)
-        assert (answer.status, answer.reason) == (503, "broker_unavailable")
-        assert "not accepted" in answer.json["error"]["detail"]
-        assert not wire.news
-
-        await relay.open()
+    async with Relay(amqp_url) as relay:
+        api = start_api(AMQP_URL=relay.url)
         await asyncio.to_thread(api.await_ready)
-        assert (await client.generate(image_url)).status == 200
-    await relay.close()
+        async with client_of(api) as client:
+            await client.login(USER)
+            await relay.close()
+            await asyncio.to_thread(eventually, lambda: api.get("/readyz")[0] == 503, 30)
+            assert "broker" in json.loads(api.get("/readyz")[1])["problems"]
+            answer = await client.generate(image_url)
+            assert (answer.status, answer.reason) == (503, "broker_unavailable")
+            assert "not accepted" in answer.json["error"]["detail"]
+            assert not wire.news
+
+            await relay.open()
+            await asyncio.to_thread(api.await_ready)
+            assert (await client.generate(image_url)).status == 200
+
+
+async def test_a_broker_that_is_frozen_holds_nobody_up_and_leaves_nobody_sure(
+    start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_url: str
+) -> None:
+    async with Relay(amqp_url) as relay:
+        api = start_api(AMQP_URL=relay.url)
+        await asyncio.to_thread(api.await_ready)
+        async with client_of(api) as client:
+            await client.login(USER)
+            assert (await client.generate(image_url)).status == 200
+            relay.freeze()
+            keys = [None, None, None, "order-9", "order-9", "order-9"]
+            async with asyncio.timeout(14):  # one's turn and connecting, then the confirmation: 5 s each
+                answers = await asyncio.gather(*(client.generate(image_url, key=key) for key in keys))
+            for answer in answers:
+                assert (answer.status, answer.reason) == (503, "broker_unavailable")
+            assert "may or may not" in answers[0].json["error"]["detail"]
+            assert {answer.headers["Location"] for answer in answers[3:]} == {answers[3].headers["Location"]}
+
+
+async def test_a_database_that_is_frozen_holds_nobody_up(
+    start_api: StartApi, database_url: str, worker: WorkerProcess
+) -> None:
+    async with Relay(database_url) as relay:
+        api = start_api(DATABASE_URL=relay.url)
+        await asyncio.to_thread(api.await_ready)
+        relay.freeze()
+        async with client_of(api) as client:
+            await client.login(USER)
+            async with asyncio.timeout(9):
+                answers = await asyncio.gather(*(client.job("some-job") for _ in range(20)))
+            assert {(answer.status, answer.reason) for answer in answers} == {(503, "database_unavailable")}
+            assert {answer.headers["Retry-After"] for answer in answers} == {"5"}
+            assert api.lines("the database does not answer")
 
 
 async def test_a_connection_that_is_cut_during_the_wait_loses_nothing(
@@ -316,20 +375,18 @@ async def test_a_connection_that_is_cut_during_the_wait_loses_nothing(
 async def test_the_database_away_delays_no_upload_and_is_told_by_the_job(
     start_api: StartApi, database_url: str, worker: WorkerProcess, image_url: str
 ) -> None:
-    relay = Relay(database_url)
-    await relay.open()
-    api = start_api(DATABASE_URL=relay.url)
-    await asyncio.to_thread(api.await_ready)
-    await relay.close()
-    async with client_of(api) as client:
-        await client.login(USER)
-        stored = await client.generate(image_url)
-        assert stored.status == 200
-        answer = await client.job(stored.json["jobId"])
-        assert (answer.status, answer.reason) == (503, "database_unavailable")
-        await relay.open()
-        assert (await client.job(stored.json["jobId"])).json["status"] == "stored"
-    await relay.close()
+    async with Relay(database_url) as relay:
+        api = start_api(DATABASE_URL=relay.url)
+        await asyncio.to_thread(api.await_ready)
+        await relay.close()
+        async with client_of(api) as client:
+            await client.login(USER)
+            stored = await client.generate(image_url)
+            assert stored.status == 200
+            answer = await client.job(stored.json["jobId"])
+            assert (answer.status, answer.reason) == (503, "database_unavailable")
+            await relay.open()
+            assert (await client.job(stored.json["jobId"])).json["status"] == "stored"
 
 
 async def test_a_wait_that_is_over_leads_to_the_job_which_is_told_from_pending_to_stored(
@@ -429,15 +486,71 @@ async def test_a_key_that_was_used_before_a_restart_still_means_the_same_request
         assert (other_body.status, other_body.reason) == (422, "conflicting_event")
 
 
+async def test_a_request_that_is_repeated_after_a_crash_leaves_one_object(
+    start_api: StartApi,
+    worker: WorkerProcess,
+    image_host: ImageHost,
+    png: bytes,
+    oss: WatchedOss,
+    http: aiohttp.ClientSession,
+    database: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    image_host.hold()
+    url = image_host.give("slow.png", png)
+    first = start_api(API_WAIT_S="0", JWT_SECRET=SECRET)
+    first.await_ready()
+    async with client_of(first) as client:
+        client.token = token_of(USER)
+        assert (await client.generate(url, key="order-10")).status == 202
+    first.kill()
+    again = start_api(API_WAIT_S="60", JWT_SECRET=SECRET)
+    again.await_ready()
+    async with client_of(again) as client:
+        client.token = token_of(USER)
+        repeated = asyncio.create_task(client.generate(url, key="order-10"))
+        await asyncio.to_thread(eventually, lambda: image_host.requests["slow.png"] == 2, 30)
+        image_host.release()
+        answer = await repeated
+        assert answer.status == 200
+    both = await asyncio.to_thread(eventually, lambda: bool(worker.lines("stored") and worker.lines("duplicate")), 30)
+    assert both, worker.log
+    key = await database.fetchval('SELECT "ossKey" FROM job_outputs')
+    assert len(oss.puts) == 2
+    there = {put: (await http.head(f"{oss.public_url}/{put}")).status for put in oss.puts}
+    assert there == {put: 200 if put == key else 404 for put in oss.puts}
+
+
 async def test_an_image_that_has_expired_is_gone(
     api: ApiProcess, image_url: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async with client_of(api) as client:
         await client.login(USER)
         job_id = (await client.generate(image_url)).json["jobId"]
-        await database.execute("""UPDATE job_outputs SET "expiresAt" = now()""")
-        answer = await client.job(job_id)
-    assert (answer.status, answer.reason) == (410, "expired")
+        for is_gone in ('"expiresAt" = now()', '"expiresAt" = NULL, "deletedAt" = now()'):
+            await database.execute(f"UPDATE job_outputs SET {is_gone}")
+            answer = await client.job(job_id)
+            assert (answer.status, answer.reason) == (410, "expired")
+
+
+async def test_users_who_cannot_be_read_are_told_as_such(api: ApiProcess, users_file: Path) -> None:
+    users_file.write_text("CANARY")  # noqa: ASYNC240 a file of this machine
+    async with client_of(api) as client:
+        answer = await client.login(USER)
+    assert (answer.status, answer.reason) == (503, "users_unavailable")
+    assert "is no users file" in api.lines("nobody can log in")[0]["error"]
+
+
+async def test_where_images_may_not_come_from_is_told_without_a_word_on_our_network(
+    start_api: StartApi, start_worker: StartWorker, image_url: str
+) -> None:
+    start_worker(SOURCE_ALLOWED_NETWORKS="").await_ready()
+    api = start_api(API_WAIT_S="30")
+    api.await_ready()
+    async with client_of(api) as client:
+        await client.login(USER)
+        answer = await client.generate(image_url)
+    assert (answer.status, answer.reason) == (422, "source_forbidden")
+    assert answer.json["error"]["detail"] == "the image may not be fetched from there"
 
 
 async def test_a_stopping_ingress_answers_those_who_wait(
@@ -477,7 +590,12 @@ async def test_requests_are_counted_by_status_and_logged_without_what_was_sent(a
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"JWT_SECRET": "CANARY-1", "JWT_PUBLIC_KEY": "CANARY-2"}, "set only one of JWT_SECRET, JWT_PUBLIC_KEY"),
+        ({"JWT_SECRET": "CANARY-too-short"[:15]}, "JWT_SECRET must have at least 16 characters"),
+        ({"JWT_USER_CLAIM": "exp"}, "JWT_USER_CLAIM must not be a claim that means something else"),
+        (
+            {"JWT_SECRET": "CANARY-long-enough", "JWT_PUBLIC_KEY": "CANARY-2"},
+            "set only one of JWT_SECRET",
+        ),
         ({"JWT_PUBLIC_KEY": "CANARY"}, "JWT_PUBLIC_KEY is no public key in PEM"),
         ({"JWT_JWKS_URL": "CANARY"}, "JWT_JWKS_URL"),
         ({"API_WAIT_S": "-1"}, "API_WAIT_S should be greater than or equal to 0"),

@@ -1,12 +1,16 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+from fastcrc import crc64
 
 from consumer.adapters.metrics import Metrics
 from consumer.core.errors import PermanentError, TransientError
+from consumer.core.object_key import object_key
 from consumer.core.outcome import Duplicate, Failed, Stored
-from consumer.core.records import Cause
+from consumer.core.records import Cause, Recorded
 from consumer.handlers.store_image import StoreImage
 from schemas.events import ImageGenerated
 from schemas.reasons import Reason
@@ -96,6 +100,17 @@ async def test_whoever_loses_the_race_for_the_row_is_a_duplicate_or_conflicts() 
     outcome = await house.handles(samples.event(id=event.id, job_id="other"))
     assert isinstance(outcome, Failed)
     assert outcome.reason is Reason.CONFLICTING_EVENT
+
+
+async def test_whoever_loses_the_race_leaves_no_object_that_the_row_does_not_name() -> None:
+    for is_named in (False, True):
+        house, event = House(), samples.event()
+        key = object_key(event, crc64.xz(house.source.images[event.data.image_url]), "png")
+        rival = replace(samples.output(event), oss_key=key) if is_named else samples.output(event)
+        house.records.find = AsyncMock(return_value=Recorded())  # type: ignore[method-assign]
+        house.records.outputs[event.source, event.id] = rival
+        assert await house.handles(event) == Duplicate(rival)
+        assert list(house.store.objects) == ([key] if is_named else [])
 
 
 async def test_an_output_expires_with_its_event_or_its_retention_whichever_is_earlier() -> None:

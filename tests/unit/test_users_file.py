@@ -1,9 +1,13 @@
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from argon2 import PasswordHasher
 
+from producer.api import users
 from producer.api.users import UsersFile
 from schemas.environment import SettingsError
 
@@ -54,6 +58,30 @@ def test_users_who_are_added_at_once_are_all_there(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["users.json"]
 
 
+def test_an_unknown_name_takes_as_long_as_a_wrong_password(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spy(PasswordHasher):
+        asked = 0
+
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 argon2's name
+            Spy.asked += 1
+            return super().verify(hash, password)
+
+    UsersFile(path).add("a@x.example", "right")
+    monkeypatch.setattr(users, "_HASHER", Spy())
+    assert UsersFile(path).user_id("nobody@x.example", "right") is None
+    assert UsersFile(path).user_id("a@x.example", "wrong") is None
+    assert Spy.asked == 2
+
+
+def test_a_file_keeps_its_owner_when_root_adds_a_user(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can try it")
+    UsersFile(path).add("a@x.example", "right")
+    os.chown(path, 10001, 10002)
+    UsersFile(path).add("b@x.example", "right")
+    assert (path.stat().st_uid, path.stat().st_gid) == (10001, 10002)
+
+
 @pytest.mark.parametrize("name", ["", "no blanks", "../x", "a..b", "ümlaut@x.example", "x" * 300])
 def test_a_name_that_is_no_user_id_is_refused(path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must begin with a letter or digit"):
@@ -61,7 +89,7 @@ def test_a_name_that_is_no_user_id_is_refused(path: Path, name: str) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"passwords": {}, "more": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"passwords": {}}', '{"passwords": {}, "more": 1}'])
 def test_a_file_of_something_else_is_named_and_left_as_it_is(path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(SettingsError, match=r"API_USERS_FILE .*users\.json is no users file"):
