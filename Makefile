@@ -12,7 +12,7 @@ demo: ## the main job on real input, on private services
 	@$(BIN)/python -m sandbox demo
 
 test: ## every test, against real RabbitMQ and PostgreSQL
-	@sandbox/setup python services node prometheus
+	@sandbox/setup python services node prometheus curl
 	@$(BIN)/pytest
 
 check: ## format, lint, types, import contracts, unit tests; under a minute

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from sandbox.lifeline import tie
-from sandbox.process import DidNotStartError, Ledger, Process, Program, free_port, is_free
+from sandbox.process import DidNotStartError, Ledger, Process, Program, free_port, is_free, signals_wait
 
 _TRIES = 3
 
@@ -132,10 +132,11 @@ class Service(ABC):
             program.await_ready(self._ledger.process(program.name) or self._launch(program))
 
     def _launch(self, program: Program) -> Process:
-        process = program.launch()
-        if self._attached:
-            tie(process)
-        self._ledger.keep_process(program.name, process)
+        with signals_wait():  # or a program that runs already would be one that nobody knows of
+            process = program.launch()
+            if self._attached:
+                tie(process)
+            self._ledger.keep_process(program.name, process)
         return process
 
     def _end(self, *, crash: bool) -> None:

@@ -96,6 +96,16 @@ def parents() -> dict[int, int]:
     return found
 
 
+def running_in(directory: Path) -> list[str]:
+    """Command lines of all processes whose working directory is in this one; only Linux tells."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(directory):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
 def processes_under(pid: int) -> list[Process]:
     """Those of a process's children, and of theirs, that are alive."""
     of, found = parents(), {pid}
@@ -138,7 +148,7 @@ def test_the_demo_ends_with_a_complete_table_and_nothing_running(
         trap.accept()
 
 
-def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(start_demo: StartDemo) -> None:
+def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(start_demo: StartDemo, tmp_path: Path) -> None:
     demo = start_demo()
     before = list(lines_until(demo, lambda line: line.startswith("starting the worker")))
     running = processes_under(demo.pid)
@@ -148,6 +158,7 @@ def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(start_demo:
 
     assert len(running) >= 4
     assert [process for process in running if process.alive] == []
+    assert running_in(tmp_path) == []  # what was started after we looked
     assert "Traceback" not in said
 
 

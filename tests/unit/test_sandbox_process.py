@@ -17,6 +17,7 @@ from sandbox.process import (
     eventually,
     free_port,
     is_free,
+    signals_wait,
 )
 
 
@@ -121,3 +122,12 @@ def test_the_ledger_keeps_ports_when_it_forgets_processes(ledger: Ledger) -> Non
     ledger.forget_processes()
     assert ledger.ports() == {"amqp": 20_000}
     assert ledger.process("living") is None
+
+
+def test_a_signal_waits_until_what_must_not_be_interrupted_is_done() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), signals_wait():  # noqa: PT012 what follows the signal is what is tested
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
