@@ -211,6 +211,7 @@ async def test_tokens_of_another_backend_are_good_by_the_keys_it_publishes(
         client.token = jwt.encode(claims, keys[0], "RS256", headers={"kid": "1"})
         answer = await client.job("any")
         assert (answer.status, answer.reason) == (503, "keys_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
         assert (await client.job("any")).status == 404
         client.token = jwt.encode(claims, keys[1], "RS256", headers={"kid": "1"})
         assert (await client.job("any")).status == 401
