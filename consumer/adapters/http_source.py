@@ -1,6 +1,8 @@
 """Images from web servers."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urljoin
@@ -22,6 +24,7 @@ _REFUSED: Final = (401, 403)  # some stores answer 403 for what is not there yet
 _TRY_LATER: Final = (408, 425, 429)
 _CLIENT_ERRORS: Final = range(400, 500)
 _RUNGS_OF_GONE: Final = 2  # generators announce before their CDN serves; after that, it will not come
+_LONGEST_WAIT_S: Final = 24 * 3600  # a Retry-After beyond that is a mistake, and the ladder knows better
 _CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -79,19 +82,33 @@ class HttpSource:
     def _check(self, response: aiohttp.ClientResponse) -> None:
         status = response.status
         answer = f"the source answered {status} {response.reason or ''}".strip()
+        wait_s = _retry_after_s(response.headers)
         if status in _GONE:
-            raise TransientError(Reason.SOURCE_GONE, answer, rungs=_RUNGS_OF_GONE)
+            raise TransientError(Reason.SOURCE_GONE, answer, rungs=_RUNGS_OF_GONE, not_before_s=wait_s)
         if status in _REFUSED:
-            raise TransientError(Reason.SOURCE_FORBIDDEN, answer, rungs=_RUNGS_OF_GONE)
+            raise TransientError(Reason.SOURCE_FORBIDDEN, answer, rungs=_RUNGS_OF_GONE, not_before_s=wait_s)
         if status in _CLIENT_ERRORS and status not in _TRY_LATER:
             raise PermanentError(Reason.SOURCE_FORBIDDEN, answer)
         if status != HTTPStatus.OK:
-            raise TransientError(Reason.SOURCE_UNAVAILABLE, answer)
+            raise TransientError(Reason.SOURCE_UNAVAILABLE, answer, not_before_s=wait_s)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise PermanentError(Reason.NOT_AN_IMAGE, "the source sent a compressed body that nobody asked for")
         if (response.content_length or 0) > self._max_bytes:
             detail = f"{response.content_length} bytes are more than {self._max_bytes} (MAX_IMAGE_BYTES)"
             raise PermanentError(Reason.TOO_LARGE, detail)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    value = headers.get("Retry-After", "0").strip()
+    try:
+        seconds = int(value) if value.isdecimal() else _seconds_until(parsedate_to_datetime(value))
+    except (ValueError, OverflowError):  # nonsense, or no such day
+        return 0
+    return seconds if 0 <= seconds <= _LONGEST_WAIT_S else 0
+
+
+def _seconds_until(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp()
 
 
 def _blame(error: Exception, url: str) -> UploadError:

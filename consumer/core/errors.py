@@ -26,11 +26,13 @@ class TransientError(UploadError):
     """The world's fault: it may succeed later if nobody does anything.
 
     `rungs` bounds how much of the ladder it gets: a URL that is gone deserves fewer tries than a server that is slow.
+    `not_before_s` is how long the world asks us to stay away; 0 if it said nothing.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, rungs: int = ALL_RUNGS) -> None:
+    def __init__(self, reason: Reason, detail: str, *, rungs: int = ALL_RUNGS, not_before_s: float = 0) -> None:
         super().__init__(reason, detail)
         self.rungs = rungs
+        self.not_before_s = not_before_s
 
 
 class DependencyError(UploadError):

@@ -19,14 +19,20 @@ def outcome_of(error: Exception, attempt: int, delays_s: Sequence[int]) -> Hold 
         case PermanentError():
             return Failed(error.reason, error.detail)
         case TransientError():
-            return _climb(error.reason, error.detail, attempt, delays_s[: error.rungs])
+            if attempt > error.rungs:
+                return Failed(error.reason, error.detail)
+            return _climb(error.reason, error.detail, attempt, delays_s, error.not_before_s)
         case TimeoutError():
             return _climb(Reason.TIMED_OUT, "the try took longer than HANDLER_TIMEOUT_S", attempt, delays_s)
         case _:
             return _climb(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", attempt, delays_s)
 
 
-def _climb(reason: Reason, detail: str, attempt: int, delays_s: Sequence[int]) -> Retry | Failed:
+def _climb(
+    reason: Reason, detail: str, attempt: int, delays_s: Sequence[int], not_before_s: float = 0
+) -> Retry | Failed:
     if attempt > len(delays_s):
         return Failed(reason, detail)
-    return Retry(reason, detail, delays_s[attempt - 1])
+    # Who asks for more time than the ladder has gets its longest rung; a try costs one attempt, however long the wait.
+    later = delays_s[attempt - 1 :]
+    return Retry(reason, detail, next((delay_s for delay_s in later if delay_s >= not_before_s), delays_s[-1]))

@@ -4,11 +4,14 @@ import asyncio
 import gzip
 import socket
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from consumer.adapters.address_guard import AddressGuard
 from consumer.adapters.file_source import FileSource
@@ -29,12 +32,14 @@ class Host:
         self.headers: dict[str, str] = {}
         self.released = asyncio.Event()
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 a table
+    async def answer(self, request: web.Request) -> web.StreamResponse:  # noqa: C901, PLR0911 a table
         self.asked.append(request.raw_path)
         self.headers = dict(request.headers)
         match request.path.strip("/").split("/"):
             case ["status", code]:
                 return web.Response(status=int(code))
+            case ["busy", code]:
+                return web.Response(status=int(code), headers={"Retry-After": request.query["wait"]})
             case ["bytes", count]:
                 return web.Response(body=b"x" * int(count))
             case ["unsized", count]:
@@ -143,6 +148,32 @@ async def test_each_answer_has_its_blame(
     error = await verdict(sources.make(), f"{host.url}/{path}")
     assert (type(error), error.reason, getattr(error, "rungs", None)) == (kind, reason, rungs)
     assert list(sources.directory.iterdir()) == []
+
+
+async def wait_of(host: Host, source: ImageSources, value: str, status: int = 503) -> float:
+    url = URL(f"{host.url}/busy/{status}").with_query(wait=value)
+    error = await verdict(source, str(url))
+    assert isinstance(error, TransientError)
+    return error.not_before_s
+
+
+@pytest.mark.parametrize("status", [429, 503, 500, 404, 403, 202, 304])
+async def test_a_source_that_says_when_to_come_again_is_heard_whatever_it_answers(
+    host: Host, sources: Sources, status: int
+) -> None:
+    assert await wait_of(host, sources.make(), "120", status) == 120
+
+
+async def test_the_moment_to_come_again_may_be_a_date(host: Host, sources: Sources) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=90)
+    assert 80 < await wait_of(host, sources.make(), format_datetime(moment, usegmt=True)) <= 90
+
+
+@pytest.mark.parametrize(
+    "value", ["", "-5", "1.5", "soon", "86401", "9" * 5000, "Wed, 21 Oct 2015 07:28:00 GMT", "Mon, 01 Jan 9999 0:0 GMT"]
+)
+async def test_a_moment_that_is_past_absurd_or_nonsense_is_ignored(host: Host, sources: Sources, value: str) -> None:
+    assert await wait_of(host, sources.make(), value) == 0
 
 
 async def test_a_server_or_a_name_that_is_not_there_may_come_back(sources: Sources) -> None:

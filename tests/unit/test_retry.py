@@ -8,6 +8,7 @@ from consumer.core.retry import outcome_of
 from schemas.reasons import Reason
 
 ladders = st.lists(st.integers(1, 10_000), min_size=1, max_size=8, unique=True).map(sorted)
+waits_s = st.floats(0, 20_000)
 
 
 @given(ladders)
@@ -33,6 +34,35 @@ def test_the_messages_fault_fails_at_once(delays_s: list[int], attempt: int) -> 
 def test_an_error_that_deserves_few_rungs_gets_no_more(delays_s: list[int], attempt: int, rungs: int) -> None:
     outcome = outcome_of(TransientError(Reason.SOURCE_GONE, "404", rungs=rungs), attempt, delays_s)
     assert isinstance(outcome, Retry) == (attempt <= min(rungs, len(delays_s)))
+
+
+@given(ladders, waits_s, st.data())
+def test_a_wait_that_the_source_asks_for_chooses_a_later_rung(
+    delays_s: list[int], wait_s: float, data: st.DataObject
+) -> None:
+    attempt = data.draw(st.integers(1, len(delays_s)))
+    outcome = outcome_of(TransientError(Reason.SOURCE_UNAVAILABLE, "429", not_before_s=wait_s), attempt, delays_s)
+    assert isinstance(outcome, Retry)
+    own_rung_s = delays_s[attempt - 1]
+    assert outcome.delay_s in delays_s
+    assert outcome.delay_s >= own_rung_s
+    assert outcome.delay_s >= min(wait_s, delays_s[-1])
+    shorter = [delay_s for delay_s in delays_s if own_rung_s <= delay_s < outcome.delay_s]
+    assert all(delay_s < wait_s for delay_s in shorter), "a shorter rung would have been long enough"
+
+
+@given(ladders, st.lists(waits_s, min_size=9, max_size=9), st.one_of(st.none(), st.integers(1, 9)))
+def test_no_wait_changes_how_often_an_event_is_tried(
+    delays_s: list[int], asked_s: list[float], rungs: int | None
+) -> None:
+    limit = {} if rungs is None else {"rungs": rungs}
+    attempt = 1
+    for wait_s in asked_s:
+        error = TransientError(Reason.SOURCE_GONE, "404", not_before_s=wait_s, **limit)
+        if isinstance(outcome_of(error, attempt, delays_s), Failed):
+            break
+        attempt += 1
+    assert attempt == min(len(delays_s), rungs or len(delays_s)) + 1
 
 
 @pytest.mark.parametrize(
