@@ -1,7 +1,7 @@
 """Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
@@ -27,6 +27,7 @@ _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
 _PROBE_KEY: Final = "users/.image-uploads/probe"  # under the prefix that a narrow policy grants; no key of an image
 _CRC: Final = "x-oss-hash-crc64ecma"
+_DONE: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 _BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
 """What OSS says of the one object; all else that it refuses, it would refuse of any.
 Source: OSS API reference, "PutObject", error codes."""
@@ -70,17 +71,11 @@ class OssStore:
         headers = {
             "Content-Type": content_type,
             "Cache-Control": _CACHE_CONTROL,
+            "Content-Length": str(image.size_bytes),
             "x-oss-meta-event-id": quote(event_id, safe=""),  # a header holds no more than ASCII
         }
-        url = self._signed.sign_url("PUT", key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
-        headers["Content-Length"] = str(image.size_bytes)
-        try:
-            async with self._session.put(URL(url, encoded=True), data=_body(image), headers=headers) as response:
-                if response.status != HTTPStatus.OK:
-                    raise _blame(_Refusal.read(response.status, await response.read()))
-                _compare(image.crc64, response.headers.get(_CRC))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _no_answer(error) from error
+        async with self._answer("PUT", key, headers, _body(image)) as response:
+            _compare(image.crc64, response.headers.get(_CRC))
 
     def url(self, key: str) -> str:
         """The plain public URL: see `ObjectStore.url`."""
@@ -105,10 +100,8 @@ class OssStore:
 
     async def delete(self, key: str) -> None:
         """There is no object under `key`: see `ObjectStore.delete`."""
-        try:
-            await asyncio.to_thread(self._signed.delete_object, key)
-        except oss2.exceptions.OssError as error:
-            raise _blame(_Refusal.of(error.status, error.details)) from error
+        async with self._answer("DELETE", key, {}):
+            pass
 
     async def read(self, url: str) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers with which a URL answers anybody who has it; redirects are followed.
@@ -125,6 +118,25 @@ class OssStore:
     async def close(self) -> None:
         """The session's connections are closed."""
         await self._session.close()
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, key: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes] | None = None
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        url = self._signed.sign_url(method, key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
+        try:
+            async with self._session.request(
+                method,
+                URL(url, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,  # the body can be sent but once, and the signature is for this host
+            ) as response:
+                if response.status not in _DONE:
+                    raise _blame(_Refusal.read(response.status, await response.read()))
+                yield response
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _no_answer(error) from error
 
 
 def _links(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, and whose fault its errors are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,7 +29,8 @@ _SETTINGS: Final = {
     "plan_cache_mode": "force_custom_plan",
 }
 LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-BAD_DATA: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+BAD_DATA: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What the server would refuse again, however well it is. Not translated: such data should not have come so far."""
 
 _log = structlog.get_logger()
 
@@ -106,13 +107,9 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         DependencyError: the database does not answer, or refuses what has nothing to do with the data; a commit whose
             answer was lost may have happened.
     """
-    try:
+    with _blame():
         async with pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection, connection.transaction():
             yield connection
-    except BAD_DATA:
-        raise
-    except LOST as error:
-        raise _unavailable(error) from error
 
 
 Answer = TypeVar("Answer")
@@ -124,14 +121,16 @@ async def answer(query: Awaitable[Answer]) -> Answer:
     Raises:
         DependencyError: as `transaction`.
     """
-    try:
+    with _blame():
         return await query
+
+
+@contextmanager
+def _blame() -> Iterator[None]:
+    try:
+        yield
     except BAD_DATA:
         raise
     except LOST as error:
-        raise _unavailable(error) from error
-
-
-def _unavailable(error: Exception) -> DependencyError:
-    detail = f"PostgreSQL: {str(error) or type(error).__name__}"
-    return DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail)
+        detail = redact(f"PostgreSQL: {str(error) or type(error).__name__}")
+        raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error
