@@ -76,7 +76,7 @@ class HttpSource:
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return response
             response.release()
-            url = urljoin(url, response.headers["Location"])
+            url = _redirected(url, response.headers["Location"])
         raise TransientError(Reason.SOURCE_UNAVAILABLE, f"more than {_MOST_REDIRECTS} redirects, to {redact_url(url)}")
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
@@ -98,6 +98,13 @@ class HttpSource:
             raise PermanentError(Reason.TOO_LARGE, detail)
 
 
+def _redirected(url: str, location: str) -> str:
+    try:
+        return str(URL(urljoin(url, location), encoded=True))
+    except ValueError as error:
+        raise TransientError(Reason.SOURCE_UNAVAILABLE, "the source redirects to what is no URL") from error
+
+
 def _retry_after_s(headers: Mapping[str, str]) -> float:
     value = headers.get("Retry-After", "0").strip()
     try:
@@ -117,7 +124,7 @@ def _blame(error: Exception, url: str) -> UploadError:
         if isinstance(cause, ForbiddenAddressError):
             return PermanentError(Reason.SOURCE_FORBIDDEN, str(cause))
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, OSError):  # a wrong certificate is both
         return PermanentError(Reason.INVALID_EVENT, f"imageUrl is no valid URL: {redact_url(url)}")
     if isinstance(error, TimeoutError):
         return TransientError(Reason.SOURCE_UNAVAILABLE, f"the source at {redact_url(url)} did not answer in time")
