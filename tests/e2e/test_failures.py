@@ -10,7 +10,8 @@ import pytest
 
 from sandbox.oss import Fault, Kind
 from schemas import topology
-from tests.e2e.image_host import UNAVAILABLE, ImageHost
+from tests.e2e.conftest import StartWorker
+from tests.e2e.image_host import UNAVAILABLE, Answer, ImageHost
 from tests.e2e.product_process import WorkerProcess
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import COMPLETED, DELAYED, FAILED, RETRY_DELAYS_S, USER, Wire, event
@@ -124,6 +125,22 @@ async def test_a_source_that_is_away_is_tried_along_the_ladder_until_it_answers_
     assert await database.fetchval('SELECT array_agg("jobId") FROM job_outputs') == ["recovering"]
     assert [row["attempts"] for row in await database.fetch(FAILURES)] == [3]
     assert await wire.waiting(topology.WORK_QUEUE) == 0
+
+
+async def test_a_source_that_says_when_to_come_again_chooses_the_rung_on_which_its_event_waits(
+    start_worker: StartWorker, wire: Wire, image_host: ImageHost
+) -> None:
+    worker = start_worker(RETRY_DELAYS_S="1,30,600")
+    worker.await_ready()
+    busy = Answer(b"come back later", 503, {"Retry-After": "31"})
+    await wire.publish(event(image_host.give("busy.png", busy)))
+    (hint,) = await wire.hears(DELAYED)
+    assert await asyncio.to_thread(worker.stop) == 0
+
+    assert (hint.data["attempt"], hint.data["held"]) == (1, False)
+    waiting = {delay_s: await wire.waiting(topology.rung_queue(delay_s)) for delay_s in (1, 30, 600)}
+    assert waiting == {1: 0, 30: 0, 600: 1}
+    assert image_host.requests == {"busy.png": 1}
 
 
 async def test_while_oss_refuses_everybody_an_event_is_held_without_counting_and_stored_afterwards(
