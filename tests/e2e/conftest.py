@@ -108,8 +108,8 @@ def started() -> Iterator[list[ProductProcess]]:
 def start_worker(settings: dict[str, str], tmp_path: Path, started: list[ProductProcess]) -> StartWorker:
     """Starts a worker with each call, with these settings over the usual ones."""
 
-    def start(**more: str) -> WorkerProcess:
-        worker = WorkerProcess({**settings, **more}, tmp_path / f"worker-{len(started) + 1}")
+    def start(*, fresh: bool = False, **more: str) -> WorkerProcess:
+        worker = WorkerProcess({**settings, **more}, tmp_path / f"worker-{len(started) + 1}", fresh=fresh)
         started.append(worker)
         return worker
 

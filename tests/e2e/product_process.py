@@ -2,17 +2,14 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sandbox.process import eventually
-
-ROOT: Final = Path(__file__).parents[2]
+from tests import programs
+from tests.programs import ROOT
 
 _START_TIMEOUT_S: Final = 60
 _STOP_TIMEOUT_S: Final = 40  # more than the drain timeout
@@ -30,6 +27,7 @@ class ProductProcess:
     Args:
         env: Its settings; its port is any free one, and LOG_FORMAT is json, unless they say otherwise.
         directory: Its working directory, where its log is.
+        fresh: It is started as somebody would who types its command; else it costs a twentieth.
     """
 
     name: ClassVar[str]
@@ -39,30 +37,23 @@ class ProductProcess:
     serving: ClassVar[str]
     """The event of its log line that tells the port."""
 
-    def __init__(self, env: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, env: Mapping[str, str], directory: Path, *, fresh: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.env = {**basics(directory), self.port_setting: "0", "LOG_FORMAT": "json", **env}
         self._log = directory / f"{self.name}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self.command],
-                cwd=directory,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._log.write_bytes(b"")
+        self._process = programs.start(self.command, self.env, directory, self._log, fresh=fresh)
 
     @property
     def pid(self) -> int:
         """Its process id."""
+        assert self._process.pid
         return self._process.pid
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._process.poll() is None
+        return self._process.is_alive()
 
     @property
     def log(self) -> str:
@@ -103,20 +94,20 @@ class ProductProcess:
     def await_ready(self) -> None:
         """/readyz answers 200."""
         eventually(lambda: not self.alive or self.get("/readyz")[0] == 200, _START_TIMEOUT_S)
-        assert self.alive, f"the {self.name} ended with {self._process.returncode}:\n{self.log}"
+        assert self.alive, f"the {self.name} ended with {self._process.exitcode}:\n{self.log}"
         assert self.get("/readyz")[0] == 200, f"the {self.name} is not ready: {self.get('/readyz')}\n{self.log}"
 
     def await_end(self) -> int:
         """It has ended by itself, or is killed; its exit code."""
-        try:
-            return self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        self._process.join(_STOP_TIMEOUT_S)
+        if self._process.exitcode is None:
             self.kill()
-            raise AssertionError(f"the {self.name} did not end:\n{self.log}") from None
+            raise AssertionError(f"the {self.name} did not end:\n{self.log}")
+        return self._process.exitcode
 
     def terminate(self) -> None:
         """It has been sent SIGTERM, and may still be draining."""
-        self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
 
     def stop(self) -> int:
         """It has drained and ended after SIGTERM; its exit code."""
@@ -126,7 +117,7 @@ class ProductProcess:
     def kill(self) -> None:
         """It is gone, without a chance to finish anything."""
         self._process.kill()
-        self._process.wait()
+        self._process.join()
 
 
 class WorkerProcess(ProductProcess):

@@ -1,7 +1,6 @@
 """Somebody's project: a `.env`, a check that is started beside it, and a shell that its mends are pasted into."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,14 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from consumer import __main__ as program
+from tests import programs
 from tests.e2e.product_process import basics
 
 _TIMEOUT_S: Final = 90
-
-# Every check is a process of its own, but imports take nine tenths of its time: they are done once, before the fork.
-_PROCESSES: Final = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["consumer.cli"])
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,8 @@ class Project:
             done = self.say("--json", *options, before=before)
             return Checklist(done.returncode, json.loads(done.stdout))
         shown = self.directory / "shown"
-        process = _PROCESSES.Process(target=_check, args=(self.shell, self.directory, shown, options))
-        process.start()
+        shown.write_bytes(b"")
+        process = programs.start(["consumer", "check", "--json", *options], self.shell, self.directory, shown)
         process.join(_TIMEOUT_S)
         assert process.exitcode in (0, 1), shown.read_text()
         return Checklist(process.exitcode, json.loads(shown.read_text()))
@@ -96,15 +91,3 @@ class Project:
             timeout=_TIMEOUT_S,
             check=False,
         )
-
-
-def _check(shell: Mapping[str, str], directory: Path, shown: Path, options: Sequence[str]) -> None:
-    """`python -m consumer check --json`, in a process that has imported it already."""
-    os.environ.clear()
-    os.environ.update(shell)
-    os.chdir(directory)
-    with shown.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = [program.__file__, "check", "--json", *options]
-    program.main()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.product_process import ROOT, ApiProcess, basics
+from tests.e2e.product_process import ApiProcess, basics
+from tests.programs import ROOT
 
 pytestmark = pytest.mark.real
 

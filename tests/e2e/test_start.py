@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
@@ -20,13 +18,13 @@ from sandbox.postgres import ask
 from sandbox.process import eventually
 from tests.e2e.background import Background
 from tests.e2e.conftest import StartWorker
-from tests.e2e.product_process import WorkerProcess, basics
+from tests.e2e.product_process import WorkerProcess
 from tests.e2e.relay import Relay
 
 CANARY = "canary-7f3a91"
 SECRETS = ("OSS_ACCESS_KEY", "OSS_SECRET", "OSS_SESSION_TOKEN", "JWT_SECRET")
 
-Says = Callable[[Mapping[str, str]], list[str]]
+Says = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -36,22 +34,15 @@ def says(settings: dict[str, str], tmp_path: Path) -> Says:
     Returns the sentences that it says; it ended with exit code 2, and showed neither a secret nor a traceback.
     """
 
-    def start(changes: Mapping[str, str]) -> list[str]:
-        env = {**basics(tmp_path), "METRICS_PORT": "0", **settings, **dict.fromkeys(SECRETS, CANARY), **changes}
-        done = subprocess.run(
-            [sys.executable, "-m", "consumer", "worker"],
-            env={name: value for name, value in env.items() if value},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert CANARY not in said
-        assert "Traceback" not in said
-        assert done.returncode == 2, said
-        return [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    def start(changes: Mapping[str, str], *, fresh: bool = False) -> list[str]:
+        env = {**settings, **dict.fromkeys(SECRETS, CANARY), **changes}
+        given = {name: value for name, value in env.items() if value}
+        worker = WorkerProcess(given, tmp_path / "refused", fresh=fresh)
+        exit_code = worker.await_end()
+        assert CANARY not in worker.log
+        assert "Traceback" not in worker.log
+        assert exit_code == 2, worker.log
+        return [line for line in worker.log.splitlines() if not line.startswith("{")]
 
     return start
 
@@ -74,7 +65,7 @@ def powerless(database_url: str) -> Iterator[str]:
 @pytest.mark.real
 def test_missing_oss_settings_are_all_named_in_one_sentence(says: Says) -> None:
     sentence = "OSS configuration is incomplete: set OSS_BUCKET, OSS_SECRET (see .env.example)"
-    assert says({"OSS_BUCKET": "", "OSS_SECRET": ""}) == [f"image-uploads: {sentence}"]
+    assert says({"OSS_BUCKET": "", "OSS_SECRET": ""}, fresh=True) == [f"image-uploads: {sentence}"]
 
 
 @pytest.mark.real
@@ -177,7 +168,7 @@ def test_a_worker_reads_the_env_file_in_its_working_directory(
     directory = tmp_path / "project"
     directory.mkdir()
     (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    worker = WorkerProcess({}, directory)
+    worker = WorkerProcess({}, directory, fresh=True)
     try:
         worker.await_ready()
     finally:

@@ -31,7 +31,7 @@ def files_in(directory: Path) -> list[str]:
 async def test_on_sigterm_a_worker_finishes_what_it_has_begun_and_nothing_is_done_twice(
     start_worker: StartWorker, wire: Wire, database: Database, oss: WatchedOss, image_host: ImageHost, png: bytes
 ) -> None:
-    first = start_worker(PREFETCH=str(PREFETCH))
+    first = start_worker(fresh=True, PREFETCH=str(PREFETCH))
     await asyncio.to_thread(first.await_ready)
     image_host.hold()
     published = [event(image_host.give(f"{number}.png", png), f"job-{number}") for number in range(MANY)]

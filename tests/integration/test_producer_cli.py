@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from schemas.events import (
 )
 from schemas.reasons import Reason
 from schemas.topology import EXCHANGE
+from tests import programs
 from tests.named_servers import Broker
 
 pytestmark = pytest.mark.real
@@ -71,18 +71,16 @@ def shared(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(amqp_url: str, shared: Path) -> Run:
-    async def run(*arguments: str, typed: bytes = b"", stderr: int = asyncio.subprocess.PIPE) -> Ended:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "producer", "publish", *arguments, "--user", "test@factory-buy.com"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-            env={"AMQP_URL": amqp_url, "TEMP_DIR": str(shared), "TERM": "xterm"},
-        )
-        out, err = await asyncio.wait_for(process.communicate(typed), 60)
-        return Ended(process.returncode, out.decode(), (err or b"").decode())
+def run(amqp_url: str, shared: Path, tmp_path: Path) -> Run:
+    async def run(*arguments: str, typed: bytes = b"", terminal: Path | None = None) -> Ended:
+        env = {"AMQP_URL": amqp_url, "TEMP_DIR": str(shared), "TERM": "xterm"}
+        written = tmp_path / uuid4().hex
+        out, err, keyed = (written.with_suffix(suffix) for suffix in (".out", ".err", ".typed"))
+        keyed.write_bytes(typed)
+        words = ["producer", "publish", *arguments, "--user", "test@factory-buy.com"]
+        process = programs.start(words, env, tmp_path, out, terminal or err, keyed)
+        await asyncio.to_thread(process.join, 60)
+        return Ended(process.exitcode, out.read_text(), "" if terminal else err.read_text())
 
     return run
 
@@ -301,7 +299,7 @@ async def test_something_moves_on_a_terminal_while_waiting(run: Run, worker: Wor
     ours, theirs = os.openpty()
     try:
         async with asyncio.TaskGroup() as tasks:
-            command = tasks.create_task(run(URL, "--wait", stderr=theirs))
+            command = tasks.create_task(run(URL, "--wait", terminal=Path(os.ttyname(theirs))))
             await worker.announce(completed(await worker.take()))
         assert command.result().out == f"{STORED}\n"
         assert b"waiting for the outcome" in os.read(ours, 10_000)
