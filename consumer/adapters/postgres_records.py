@@ -1,14 +1,12 @@
 """The rows of `job_outputs` and `job_failures`: see `Records`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
-
-import asyncpg
 
 from consumer.adapters.grouping import Grouped
 from consumer.adapters.postgres import BAD_DATA, Asked, Connection, Pool, answer, transaction
@@ -18,9 +16,9 @@ from schemas.reasons import Reason
 _NUMBERING_LOCK: Final = 0x696D6702  # held from drawing a number to the commit, so that numbers follow commits
 
 # Columns in the order of the dataclasses' fields.
-_OUTPUT_COLUMNS: Final = """id, "jobId", "userId", "eventSource", "eventId", "eventFingerprint", "ossBucket", "ossKey",
+OUTPUT_COLUMNS: Final = """id, "jobId", "userId", "eventSource", "eventId", "eventFingerprint", "ossBucket", "ossKey",
     url, "contentType", "sizeBytes", width, height, crc64, prompt, metadata, "createdAt", "expiresAt\""""
-_FAILURE_COLUMNS: Final = """id, "eventSource", "eventId", "eventFingerprint", "jobId", "userId", "imageUrl",
+FAILURE_COLUMNS: Final = """id, "eventSource", "eventId", "eventFingerprint", "jobId", "userId", "imageUrl",
     reason, detail, attempts, replays, "failedAt\""""
 
 # What was never a valid event does not own the source and id that it may have named.
@@ -57,7 +55,7 @@ _FIND: Final = """
 # lock keeps two workers' groups from waiting for each other, in whatever order their rows are.
 _RECORD: Final = f"""
     WITH inserted AS (
-        INSERT INTO job_outputs ({_OUTPUT_COLUMNS})
+        INSERT INTO job_outputs ({OUTPUT_COLUMNS})
         SELECT id, job_id, user_id, source, event_id, fingerprint, bucket, key, url, content_type, size_bytes, width,
             height, crc64, prompt, metadata::jsonb, created_at, expires_at
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
@@ -74,12 +72,12 @@ _RECORD: Final = f"""
     SELECT "ossKey", "createdAt" FROM inserted"""  # noqa: S608 only constants of this file are put together
 
 _FAIL: Final = f"""
-    INSERT INTO job_failures ({_FAILURE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    INSERT INTO job_failures ({FAILURE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ON CONFLICT (id) DO NOTHING"""  # noqa: S608 only constants of this file are put together
 
 _OUTPUT_OF: Final = f"""
-    SELECT {_OUTPUT_COLUMNS} FROM job_outputs WHERE "eventSource" = $1 AND "eventId" = $2"""  # noqa: S608 the same
-_FAILURE_OF: Final = f"SELECT {_FAILURE_COLUMNS} FROM job_failures WHERE id = $1"  # noqa: S608 the same
+    SELECT {OUTPUT_COLUMNS} FROM job_outputs WHERE "eventSource" = $1 AND "eventId" = $2"""  # noqa: S608 the same
+_FAILURE_OF: Final = f"SELECT {FAILURE_COLUMNS} FROM job_failures WHERE id = $1"  # noqa: S608 the same
 
 _METADATA: Final = [field.name for field in fields(Output)].index("metadata")
 _output_values = attrgetter(*(field.name for field in fields(Output)))
@@ -161,7 +159,7 @@ class PostgresRecords:
 
     async def _failure_of(self, failure_id: UUID) -> Failure | None:
         row = await answer(self._pool.fetchrow(_FAILURE_OF, failure_id))
-        return _failure(row) if row else None
+        return failure_of_row(row) if row else None
 
     async def _record(self, outputs: Sequence[Output]) -> list[Output]:
         columns = [list(column) for column in zip(*map(_output_values, outputs), strict=True)]
@@ -182,7 +180,7 @@ async def _insert(connection: Connection, failure: Failure) -> Failure:
     row = await connection.fetchrow(_FAILURE_OF, failure.id)
     if row is None:
         raise LookupError(f"the row of failure {failure.id} is gone")
-    return _failure(row)
+    return failure_of_row(row)
 
 
 async def _take_numbering_lock(connection: Connection) -> None:
@@ -192,7 +190,7 @@ async def _take_numbering_lock(connection: Connection) -> None:
 
 async def _output_of(asked: Asked, source: str | None, event_id: str | None) -> Output | None:
     row = await asked.fetchrow(_OUTPUT_OF, source, event_id)
-    return _output(row) if row else None
+    return output_of_row(row) if row else None
 
 
 async def _standing(connection: Connection, output: Output) -> Output:
@@ -202,12 +200,14 @@ async def _standing(connection: Connection, output: Output) -> Output:
     return standing
 
 
-def _output(row: asyncpg.Record) -> Output:
+def output_of_row(row: Iterable[Any]) -> Output:
+    """The output that the columns tell of."""
     values: list[Any] = list(row)
     values[_METADATA] = None if values[_METADATA] is None else json.loads(values[_METADATA])
     return Output(*values)
 
 
-def _failure(row: asyncpg.Record) -> Failure:
+def failure_of_row(row: Iterable[Any]) -> Failure:
+    """The failure that the columns tell of."""
     failure = Failure(*row)
     return replace(failure, reason=Reason(failure.reason))
