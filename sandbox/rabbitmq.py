@@ -6,14 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 from sandbox.process import NotInstalledError, Program
 from sandbox.service import Service
-
-# Every node has a port mapper of its own, so one name does for all; and the data, which is filed under the name,
-# can be found again when a port has to change.
-_NODE = "sandbox@localhost"
 
 _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 
@@ -25,7 +22,10 @@ class RabbitMQ(Service):
     """
 
     title = "RabbitMQ"
-    port_names = ("amqp", "distribution", "epmd")
+    port_names: ClassVar[Sequence[str]] = ("amqp", "distribution", "epmd")
+    # Every node has a port mapper of its own, so one name does for all; and the data, which is filed under the name,
+    # can be found again when a port has to change.
+    node = "sandbox@localhost"
 
     @property
     def url(self) -> str:
@@ -43,14 +43,12 @@ class RabbitMQ(Service):
         """
         vhost, user, everything = _binary(name), _binary("guest"), _binary(".*")
         permissions = f"{user}, {vhost}, {everything}, {everything}, {everything}, {user}"
-        self._evaluate(
-            f"rabbit_vhost:add({vhost}, {user}), rabbit_auth_backend_internal:set_permissions({permissions})"
-        )
+        self._do(f"rabbit_vhost:add({vhost}, {user}), rabbit_auth_backend_internal:set_permissions({permissions})")
         return self.vhost_url(name)
 
     def delete_vhost(self, name: str) -> None:
         """The virtual host is gone, with its queues, and its connections are closed."""
-        self._evaluate(f"rabbit_vhost:delete({_binary(name)}, {_binary('guest')})")
+        self._do(f"rabbit_vhost:delete({_binary(name)}, {_binary('guest')})")
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` printed.
@@ -61,10 +59,21 @@ class RabbitMQ(Service):
         command = [str(_server().with_name("rabbitmqctl")), "--quiet", *arguments]
         return _output(command, self._environment(self.ports))
 
-    def _evaluate(self, expressions: str) -> None:
-        command = [_erlang("erl_call"), "-sname", _NODE, "-e"]
+    def evaluate(self, expressions: str) -> str:
+        """What the last of these Erlang expressions is, on the node, in Erlang's notation.
+
+        Raises:
+            RuntimeError: One of them failed.
+            subprocess.SubprocessError: The node did not answer.
+        """
+        command = [_erlang("erl_call"), "-sname", self.node, "-e"]
         answer = _output(command, self._environment(self.ports), f"{expressions}.\n")
-        if answer != "{ok, ok}":
+        if not answer.startswith("{ok, "):
+            raise RuntimeError(f"RabbitMQ answered {answer} to {expressions}")
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
+    def _do(self, expressions: str) -> None:
+        if (answer := self.evaluate(expressions)) != "ok":
             raise RuntimeError(f"RabbitMQ answered {answer} to {expressions}")
 
     def _prepare(self, ports: Mapping[str, int]) -> None:
@@ -112,7 +121,7 @@ class RabbitMQ(Service):
             "ERL_ZFLAGS": "-start_epmd false",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(ports["epmd"]),
-            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(ports["distribution"]),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "no-rabbitmq-env.conf"),

@@ -126,12 +126,19 @@ def tell_waiting(url: str, error: Exception) -> None:
 async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int]) -> None:
     """Exchange, queues and bindings exist as `schemas.topology` names them.
 
+    A classic queue that is there, but not to be had because its node is away, is left to the next connection.
+
     Raises:
         StartError: something of that name exists with other arguments, and is left as it is.
     """
     for queue in topology.queues(retry_delays_s):
         try:
             await _declare_queue(connection, queue)
+        except ChannelNotFoundEntity as error:
+            if queue.arguments["x-queue-type"] != "classic":
+                raise
+            # None of them is needed for an upload, and a cluster that has lost one node goes on uploading.
+            _log.warning("a queue is away with its node", queue=queue.name, error=redact(str(error)))
         except ChannelPreconditionFailed as error:
             raise StartError(
                 f"{queue.name} or the exchange {topology.EXCHANGE} exists with other arguments ({error}): "
