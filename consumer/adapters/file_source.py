@@ -76,6 +76,9 @@ class FileSource:
             if error.errno in _FORBIDDEN_ERRNOS:
                 detail = f"the path leads through a link, or is no file: {error.strerror}"
                 raise PermanentError(Reason.SOURCE_FORBIDDEN, detail) from error
+            if isinstance(error, PermissionError):
+                detail = f"the file may not be read: {error.strerror}"
+                raise TransientError(Reason.SOURCE_FORBIDDEN, detail, rungs=_RUNGS_OF_GONE) from error
             raise TransientError(Reason.SOURCE_UNAVAILABLE, redact(f"the file: {error.strerror}")) from error
         finally:
             with suppress(OSError):

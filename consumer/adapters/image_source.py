@@ -6,7 +6,7 @@ import binascii
 import io
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Final, cast
@@ -50,8 +50,12 @@ class ImageSources:
                     yield image
             case _:
                 # A large image waits in a file that has no name, or loses it at once: a crash leaves none behind.
-                with SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory)) as spool:
+                spool = SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory))
+                try:
                     yield await self._spooled(url, cast("BinaryIO", spool))
+                finally:
+                    with suppress(OSError):  # what TEMP_DIR did not take is tried once more on closing
+                        spool.close()
 
     async def discard(self, url: str) -> None:
         """A `file:` URL's file is gone: see `ImageSource.discard`."""
@@ -75,6 +79,7 @@ class ImageSources:
     def _write(self, spool: BinaryIO, chunk: bytes) -> None:
         try:
             spool.write(chunk)
+            spool.flush()  # or whoever reads it next would be told that there is no room
         except OSError as error:
             detail = f"TEMP_DIR {self._directory} takes no file: {error.strerror}"
             raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail) from error
