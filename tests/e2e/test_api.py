@@ -26,9 +26,9 @@ from tests.e2e.api_client import PASSWORD, ApiClient
 from tests.e2e.conftest import StartApi, StartWorker
 from tests.e2e.image_host import GONE, UNAVAILABLE, ImageHost
 from tests.e2e.product_process import ApiProcess, WorkerProcess, basics
-from tests.e2e.relay import Relay
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import USER, Wire
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.real
 
@@ -298,12 +298,12 @@ async def test_what_is_not_there_is_answered_in_json(api: ApiProcess) -> None:
 async def test_the_broker_away_accepts_nothing_and_says_so(
     start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_url: str, wire: Wire
 ) -> None:
-    async with Relay(amqp_url) as relay:
-        api = start_api(AMQP_URL=relay.url)
+    async with Proxy(amqp_url) as proxy:
+        api = start_api(AMQP_URL=proxy.url())
         await asyncio.to_thread(api.await_ready)
         async with client_of(api) as client:
             await client.login(USER)
-            await relay.close()
+            await proxy.down()
             await asyncio.to_thread(eventually, lambda: api.get("/readyz")[0] == 503, 30)
             assert "broker" in json.loads(api.get("/readyz")[1])["problems"]
             answer = await client.generate(image_url)
@@ -311,7 +311,7 @@ async def test_the_broker_away_accepts_nothing_and_says_so(
             assert "not accepted" in answer.json["error"]["detail"]
             assert not wire.news
 
-            await relay.open()
+            await proxy.up()
             await asyncio.to_thread(api.await_ready)
             assert (await client.generate(image_url)).status == 200
 
@@ -319,13 +319,13 @@ async def test_the_broker_away_accepts_nothing_and_says_so(
 async def test_a_broker_that_is_frozen_holds_nobody_up_and_leaves_nobody_sure(
     start_api: StartApi, amqp_url: str, worker: WorkerProcess, image_url: str
 ) -> None:
-    async with Relay(amqp_url) as relay:
-        api = start_api(AMQP_URL=relay.url)
+    async with Proxy(amqp_url) as proxy:
+        api = start_api(AMQP_URL=proxy.url())
         await asyncio.to_thread(api.await_ready)
         async with client_of(api) as client:
             await client.login(USER)
             assert (await client.generate(image_url)).status == 200
-            relay.freeze()
+            proxy.freeze()
             keys = [None, None, None, "order-9", "order-9", "order-9"]
             async with asyncio.timeout(14):  # one's turn and connecting, then the confirmation: 5 s each
                 answers = await asyncio.gather(*(client.generate(image_url, key=key) for key in keys))
@@ -338,10 +338,10 @@ async def test_a_broker_that_is_frozen_holds_nobody_up_and_leaves_nobody_sure(
 async def test_a_database_that_is_frozen_holds_nobody_up(
     start_api: StartApi, database_url: str, worker: WorkerProcess
 ) -> None:
-    async with Relay(database_url) as relay:
-        api = start_api(DATABASE_URL=relay.url)
+    async with Proxy(database_url) as proxy:
+        api = start_api(DATABASE_URL=proxy.url())
         await asyncio.to_thread(api.await_ready)
-        relay.freeze()
+        proxy.freeze()
         async with client_of(api) as client:
             await client.login(USER)
             async with asyncio.timeout(9):
@@ -356,15 +356,15 @@ async def test_a_connection_that_is_cut_during_the_wait_loses_nothing(
 ) -> None:
     image_host.hold()
     url = image_host.give("slow.png", png)
-    relay = Relay(amqp_url)
-    await relay.open()
-    api = start_api(AMQP_URL=relay.url, API_WAIT_S="60")
+    proxy = Proxy(amqp_url)
+    await proxy.up()
+    api = start_api(AMQP_URL=proxy.url(), API_WAIT_S="60")
     await asyncio.to_thread(api.await_ready)
     async with client_of(api) as client:
         await client.login(USER)
         waiting = asyncio.create_task(client.generate(url))
         await asyncio.to_thread(eventually, lambda: image_host.requests["slow.png"] == 1, 30)
-        await relay.close()
+        await proxy.down()
         answer = await waiting
         assert (answer.status, answer.json["status"]) == (202, "pending")
         image_host.release()
@@ -374,17 +374,17 @@ async def test_a_connection_that_is_cut_during_the_wait_loses_nothing(
 async def test_the_database_away_delays_no_upload_and_is_told_by_the_job(
     start_api: StartApi, database_url: str, worker: WorkerProcess, image_url: str
 ) -> None:
-    async with Relay(database_url) as relay:
-        api = start_api(DATABASE_URL=relay.url)
+    async with Proxy(database_url) as proxy:
+        api = start_api(DATABASE_URL=proxy.url())
         await asyncio.to_thread(api.await_ready)
-        await relay.close()
+        await proxy.down()
         async with client_of(api) as client:
             await client.login(USER)
             stored = await client.generate(image_url)
             assert stored.status == 200
             answer = await client.job(stored.json["jobId"])
             assert (answer.status, answer.reason) == (503, "database_unavailable")
-            await relay.open()
+            await proxy.up()
             assert (await client.job(stored.json["jobId"])).json["status"] == "stored"
 
 

@@ -19,7 +19,7 @@ from sandbox.process import eventually
 from tests.e2e.background import Background
 from tests.e2e.conftest import StartWorker
 from tests.e2e.product_process import WorkerProcess
-from tests.e2e.relay import Relay
+from tests.faults.proxy import Proxy
 
 CANARY = "canary-7f3a91"
 SECRETS = ("OSS_ACCESS_KEY", "OSS_SECRET", "OSS_SESSION_TOKEN", "JWT_SECRET")
@@ -146,18 +146,18 @@ def test_a_worker_waits_for_a_server_that_is_away_and_works_once_it_is_there(
     start_worker: StartWorker,
     servers: Background,
 ) -> None:
-    relay = Relay(settings[setting])
-    worker = start_worker(**{setting: relay.url})
+    proxy = Proxy(settings[setting])
+    worker = start_worker(**{setting: proxy.url()})
     assert eventually(lambda: bool(worker.lines(f"waiting for {server}")), 30), worker.log
     assert worker.get("/healthz")[0] == 200
     status, body = worker.get("/readyz")
     assert status == 503
-    servers.run(relay.open())
+    servers.run(proxy.up())
     try:
         worker.await_ready()
         assert worker.stop() == 0
     finally:
-        servers.run(relay.close())
+        servers.run(proxy.down())
     assert name in json.loads(body)["problems"]
 
 
