@@ -100,7 +100,9 @@ class HttpSource:
 
 def _redirected(url: str, location: str) -> str:
     try:
-        return str(URL(urljoin(url, location), encoded=True))
+        target = URL(urljoin(url, location), encoded=True)
+        (target.host or "").encode("idna")  # as it must be, to be looked up
+        return str(target)
     except ValueError as error:
         raise TransientError(Reason.SOURCE_UNAVAILABLE, "the source redirects to what is no URL") from error
 
