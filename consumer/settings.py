@@ -157,3 +157,22 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
     """Address of /metrics, /healthz and /readyz. Default: this machine only."""
     metrics_port: Port = 9464
     """Its port, 0 for any free one. Default: the one registered for OpenTelemetry's Prometheus exporter."""
+
+
+class DeadLetterSettings(AmqpSettings, LogSettings):
+    """What `dead list`, `dead show` and `dead replay` read."""
+
+
+class DiscardSettings(DeadLetterSettings, TempDirSettings):
+    """What `dead discard` reads."""
+
+
+class RepublishSettings(AmqpSettings, DatabaseSettings):
+    """What `republish` reads; to presign links it reads `OssSettings` as well."""
+
+    oss_url_expires_s: int = Field(default=0, ge=0, le=7 * 86_400)
+    """As the workers have it. Above 0, links are presigned anew."""
+
+
+class TraceSettings(AmqpSettings, DatabaseSettings, OssSettings, TempDirSettings):
+    """What `trace` reads."""

@@ -1,8 +1,11 @@
 """Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
 
+from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Final, Self
@@ -27,6 +30,7 @@ _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
 _PROBE_KEY: Final = "users/.image-uploads/probe"  # under the prefix that a narrow policy grants; no key of an image
 _CRC: Final = "x-oss-hash-crc64ecma"
+_WORDS: Final = "x-oss-err"  # the error XML in base64, where an answer has no body
 _DONE: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 _BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
 """What OSS says of the one object; all else that it refuses, it would refuse of any.
@@ -49,6 +53,15 @@ class StorageRefusedError(DependencyError):
         self.code = refusal.code
         self.endpoint = refusal.endpoint
         self.of_signature = refusal.ec.startswith(_OF_SIGNATURES)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the service knows of an object; `crc64` as rows have it."""
+
+    size_bytes: int
+    crc64: str
+    modified_at: datetime
 
 
 class OssStore:
@@ -103,6 +116,22 @@ class OssStore:
         async with self._answer("DELETE", key, {}):
             pass
 
+    async def head(self, key: str) -> StoredObject | None:
+        """What the bucket has under `key`, if anything.
+
+        Raises:
+            UploadError: it does not say.
+        """
+        try:
+            async with self._answer("HEAD", key, {}) as response:
+                headers = response.headers
+        except StorageRefusedError as error:
+            if error.code == "NoSuchKey":
+                return None
+            raise
+        modified_at = parsedate_to_datetime(headers["Last-Modified"])
+        return StoredObject(int(headers["Content-Length"]), headers.get(_CRC, "unknown"), modified_at)
+
     async def read(self, url: str) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers with which a URL answers anybody who has it; redirects are followed.
 
@@ -133,10 +162,17 @@ class OssStore:
                 allow_redirects=False,  # the body can be sent but once, and the signature is for this host
             ) as response:
                 if response.status not in _DONE:
-                    raise _blame(_Refusal.read(response.status, await response.read()))
+                    raise _blame(_Refusal.read(response.status, await _words(response)))
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(error) from error
+
+
+async def _words(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await response.read() or b64decode(response.headers.get(_WORDS, ""))
+    except ValueError:
+        return b""
 
 
 def _links(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types

@@ -1,12 +1,14 @@
 """Where an image lies in the bucket."""
 
 import hashlib
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Final
 
 from schemas.events import EPOCH, ImageGenerated
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_MS: Final = re.compile(r"/image-(\d{1,15})-[0-9a-f]{16}\.[a-z]+$")
 
 
 def object_key(event: ImageGenerated, crc64: int, extension: str) -> str:
@@ -17,3 +19,9 @@ def object_key(event: ImageGenerated, crc64: int, extension: str) -> str:
     ms = (event.time - EPOCH) // _MILLISECOND
     digest = hashlib.blake2b(f"{event.source}\0{event.id}\0{crc64}".encode(), digest_size=8).hexdigest()
     return f"users/{event.data.user_id}/jobs/{event.data.job_id}/image-{ms}-{digest}.{extension}"
+
+
+def happened_at(key: str) -> datetime | None:
+    """The time of the event that an object key was derived from, to the millisecond; none if it is no key of ours."""
+    match = _MS.search(key)
+    return EPOCH + int(match[1]) * _MILLISECOND if match else None

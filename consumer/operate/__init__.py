@@ -1,0 +1,1 @@
+"""What operators do by hand: look at dead letters, replay or discard them, announce again, trace a job."""
