@@ -39,22 +39,33 @@ async def declared(url: str) -> None:
     await (await connect_and_declare(url, "test", [5])).close()
 
 
-async def test_a_listener_whose_queue_is_deleted_knows_that_it_hears_no_more(
+def delete_queue(rabbit: RabbitMQ) -> None:
+    (queue,) = [line for line in rabbit.ctl("list_queues", "name").splitlines() if line.startswith("amq.gen")]
+    rabbit.ctl("delete_queue", queue)
+
+
+def close_channel(rabbit: RabbitMQ) -> None:
+    """The broker closes the channel and leaves the connection, as after an ack of what it never delivered."""
+    ack = "{method, {'basic.ack', 999, false}, none, noflow}"
+    rabbit.ctl("eval", f"[gen_server2:cast(Channel, {ack}) || Channel <- rabbit_channel:list()].")
+
+
+async def test_a_listener_whose_queue_or_channel_is_gone_knows_that_it_hears_no_more(
     private_rabbit: Callable[[], RabbitMQ],
 ) -> None:
     rabbit = private_rabbit()
     await declared(rabbit.url)
-    async with Outcomes(rabbit.url, on_delayed=lambda _: None) as outcomes:
-        with outcomes.of(EVENT) as outcome:
-            listed = await asyncio.to_thread(rabbit.ctl, "list_queues", "name")
-            (queue,) = [line for line in listed.splitlines() if line.startswith("amq.gen")]
-            await asyncio.to_thread(rabbit.ctl, "delete_queue", queue)
-            async with asyncio.timeout(10):
-                await outcomes.lost()
-                with pytest.raises(NoOutcomeError, match="before event"):
-                    await outcome
-        with outcomes.of(EVENT) as too_late, pytest.raises(NoOutcomeError):
-            await too_late
+    for take_away in (delete_queue, close_channel):
+        async with Outcomes(rabbit.url, on_delayed=lambda _: None) as outcomes:
+            with outcomes.of(EVENT) as outcome:
+                await asyncio.to_thread(take_away, rabbit)
+                async with asyncio.timeout(10):
+                    await outcomes.lost()
+                    with pytest.raises(NoOutcomeError, match="before event"):
+                        await outcome
+            assert not outcomes._connection.is_closed
+            with outcomes.of(EVENT) as too_late, pytest.raises(NoOutcomeError):
+                await too_late
 
 
 async def test_what_makes_no_sense_is_nobodys_outcome_and_ends_no_listener(rabbit_url: str) -> None:
