@@ -91,13 +91,13 @@ class Cluster:
         """Where each node takes clients, whether or not it lives."""
         return [("127.0.0.1", node.ports["amqp"]) for node in self.nodes]
 
-    def leader(self, queue: str) -> Node:
-        """The node on which the quorum queue of the default virtual host is worked off.
+    def leader(self, vhost: str, queue: str) -> Node:
+        """The node on which the quorum queue is worked off.
 
         Raises:
             LookupError: The queue has no leader at the moment.
         """
-        name = f"'%2F_{queue}'"
+        name = f"'{vhost}_{queue}'"
         for asked in self.nodes:
             if asked.running:
                 answer = asked.evaluate(
@@ -108,9 +108,9 @@ class Cluster:
                         return node
         raise LookupError(f"{queue} has no leader")
 
-    def members(self, queue: str) -> int:
-        """On how many living nodes the quorum queue of the default virtual host lives."""
-        name = f"'%2F_{queue}'"
+    def members(self, vhost: str, queue: str) -> int:
+        """On how many living nodes the quorum queue lives."""
+        name = f"'{vhost}_{queue}'"
         return sum(node.running and node.evaluate(f"is_pid(whereis({name}))") == "true" for node in self.nodes)
 
     def await_whole(self) -> None:
