@@ -5,9 +5,11 @@ import sys
 import click
 
 from consumer.cli import cli
-from consumer.core.errors import StartError
+from consumer.core.errors import BrokerError, DependencyError, StartError
+from consumer.core.redact import redact
 from schemas.environment import SettingsError
 
+_FAILED = 1
 _WRONG_SETTINGS = 2
 _INTERRUPTED = 130
 
@@ -22,6 +24,9 @@ def main() -> None:
     except StartError as error:
         _say(str(error))
         sys.exit(_WRONG_SETTINGS)
+    except (BrokerError, DependencyError) as error:
+        _say(redact(error.detail if isinstance(error, DependencyError) else str(error)))
+        sys.exit(_FAILED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

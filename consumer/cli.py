@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from consumer import app
+from consumer import app, cli_operate
 from consumer.check import checklist
 from consumer.settings import DeclareSettings, WorkerSettings
 from schemas import logs
@@ -63,6 +63,11 @@ def check(*, roundtrip: bool, timeout_s: float, as_json: bool) -> None:
     Exits with 1 when something is wrong; a warning is not.
     """
     raise SystemExit(_run(checklist.check(roundtrip_timeout_s=timeout_s if roundtrip else None, as_json=as_json)))
+
+
+cli.add_command(cli_operate.dead)
+cli.add_command(cli_operate.republish_)
+cli.add_command(cli_operate.trace_)
 
 
 def _load(kind: type[Settings]) -> Settings:

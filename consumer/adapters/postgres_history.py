@@ -19,18 +19,17 @@ from schemas.reasons import Reason
 _PAGE: Final = 500
 _QUERY_TIMEOUT_S: Final = 300  # to the first row of a user who has few among millions
 
-_RANGE: Final = """
-    AND number > $1 AND number <= $2 AND ($3::timestamptz IS NULL OR "{time}" >= $3)
-    AND ($4::timestamptz IS NULL OR "{time}" < $4)
-    AND ($5::text IS NULL OR "jobId" = $5) AND ($6::text IS NULL OR "userId" = $6)
-    ORDER BY number LIMIT $7"""
+_MEANT: Final = """number > $1 AND number <= $2
+    AND ($3::timestamptz IS NULL OR "{time}" >= $3) AND ($4::timestamptz IS NULL OR "{time}" < $4)
+    AND ($5::text IS NULL OR "jobId" = $5) AND ($6::text IS NULL OR "userId" = $6)"""
 _OUTPUTS: Final = f"""
-    SELECT number, {OUTPUT_COLUMNS} FROM job_outputs
-    WHERE "deletedAt" IS NULL AND ("expiresAt" IS NULL OR "expiresAt" > clock_timestamp())
-    {_RANGE.format(time="createdAt")}"""  # noqa: S608 only constants are put together
+    FROM job_outputs WHERE "deletedAt" IS NULL AND ("expiresAt" IS NULL OR "expiresAt" > clock_timestamp())
+    AND {_MEANT.format(time="createdAt")}"""
 _FAILURES: Final = f"""
-    SELECT number, {FAILURE_COLUMNS} FROM job_failures WHERE "resolvedAt" IS NULL AND "jobId" IS NOT NULL
-    {_RANGE.format(time="failedAt")}"""  # noqa: S608 the same
+    FROM job_failures WHERE "resolvedAt" IS NULL AND "jobId" IS NOT NULL AND {_MEANT.format(time="failedAt")}"""
+_OUTPUT_PAGE: Final = f"SELECT number, {OUTPUT_COLUMNS} {_OUTPUTS} ORDER BY number LIMIT $7"
+_FAILURE_PAGE: Final = f"SELECT number, {FAILURE_COLUMNS} {_FAILURES} ORDER BY number LIMIT $7"
+_COUNT: Final = f"SELECT (SELECT count(*) {_OUTPUTS}) + (SELECT count(*) {_FAILURES})"
 _LAST: Final = """
     SELECT greatest((SELECT max(number) FROM job_outputs), (SELECT max(number) FROM job_failures), 0)"""
 _OUTPUTS_OF: Final = f"""
@@ -83,14 +82,20 @@ class PostgresHistory:
         last: int = await answer(self._pool.fetchval(_LAST))
         return last
 
+    async def count(self, span: Span, last_number: int) -> int:
+        """How many `outputs` and `failures` give together."""
+        values = (0, last_number, span.since, span.until, span.job_id, span.user_id)
+        count: int = await answer(self._pool.fetchval(_COUNT, *values, timeout=_QUERY_TIMEOUT_S))
+        return count
+
     async def outputs(self, span: Span, last_number: int) -> AsyncIterator[tuple[int, Output]]:
         """Those that are neither deleted nor expired, with their numbers, up to that number."""
-        async for row in self._pages(_OUTPUTS, span, last_number):
+        async for row in self._pages(_OUTPUT_PAGE, span, last_number):
             yield row[0], output_of_row(row[1:])
 
     async def failures(self, span: Span, last_number: int) -> AsyncIterator[tuple[int, Failure]]:
         """Those that are not resolved and name a job, with their numbers, up to that number."""
-        async for row in self._pages(_FAILURES, span, last_number):
+        async for row in self._pages(_FAILURE_PAGE, span, last_number):
             yield row[0], failure_of_row(row[1:])
 
     async def outputs_of(self, job_id: str) -> list[tuple[Output, datetime | None]]:

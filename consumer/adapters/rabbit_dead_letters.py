@@ -50,6 +50,11 @@ class RabbitDeadLetter(RabbitDelivery):
         """Who the event is, as the worker would read it."""
         return self._read[0]
 
+    @property
+    def ids(self) -> set[str]:
+        """What it may be asked for by."""
+        return {name for name in (self.cause.event_id, self.cause.job_id, self.message_id) if name}
+
     @cached_property
     def letter(self) -> DeadLetter:
         """What is left of it when the body is gone."""
@@ -81,13 +86,14 @@ class RabbitDeadLetter(RabbitDelivery):
 
 
 class DeadLetters:
-    """The letters that were in the queue when it was opened, each once; `count` is how many.
+    """The letters that were in the queue when it was opened, each once; `count` is how many, `read` how many so far.
 
     What was not acked goes back when the context ends.
     """
 
     def __init__(self, connection: AbstractConnection, channel: AbstractChannel, count: int, address: str) -> None:
         self.count = count
+        self.read = 0
         self._connection = connection
         self._channel = channel
         self._address = address
@@ -120,18 +126,17 @@ class DeadLetters:
 
         A single one could hold no more than 2,000 letters of a quorum queue without a limit, and 65,535 with one.
         """
-        left = self.count
-        while left:
+        while self.read < self.count:
             page: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
             with _told(self._address):
                 queue = await self._channel.get_queue(topology.DEAD_QUEUE, ensure=False)
                 tag = await queue.consume(page.put)
-            for _ in range(min(left, _PAGE)):
+            for _ in range(min(self.count - self.read, _PAGE)):
                 with _told(self._address):
                     message = await self._next(page)
                 if message is None:
                     return
-                left -= 1
+                self.read += 1
                 yield RabbitDeadLetter(message)
             with _told(self._address):
                 await queue.cancel(tag)

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from consumer.adapters.file_source import FileSource
 from consumer.adapters.rabbit_dead_letters import DeadLetters, RabbitDeadLetter
+from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.ports import Broker
 from consumer.operate.choice import Choice
+from consumer.operate.display import progress
 from consumer.operate.pace import Pace
 from schemas import topology
 
@@ -59,8 +62,23 @@ class Discard:
         await letter.ack()
 
 
-async def nothing(_letter: RabbitDeadLetter) -> None:
-    """The letter goes back: a rehearsal."""
+async def rehearse(_letter: RabbitDeadLetter) -> None:
+    """Nothing is done; the letter goes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which letters, at most how many of them, how quickly, and whether for real."""
+
+    choice: Choice
+    limit: int | None = None
+    per_second: float | None = None
+    is_rehearsal: bool = False
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all letters are meant."""
+        return self.limit is None and self.choice.is_everything
 
 
 @dataclass(slots=True)
@@ -75,6 +93,41 @@ class Tally:
         return self.reasons.total()
 
 
+async def replay(url: str, order: Order, tally: Tally) -> None:
+    """The letters that are meant are in the work queue, for another run.
+
+    Raises:
+        StartError: the broker refuses us.
+        BrokerError: it is away; what is not in the tally is where it was.
+    """
+    publisher = RabbitPublisher(url, "image-uploads replay")
+    try:
+        await work_off(url, order, Replay(publisher), tally)
+    finally:
+        await publisher.close()
+
+
+async def discard(url: str, temp_dir: Path, order: Order, tally: Tally) -> None:
+    """The letters that are meant are gone, and their temp files with them.
+
+    Raises:
+        StartError, BrokerError: as `replay`.
+    """
+    await work_off(url, order, Discard(FileSource(temp_dir, max_bytes=0)), tally)
+
+
+async def work_off(url: str, order: Order, deed: Deed, tally: Tally) -> None:
+    """The deed is done with each letter that is meant, unless it is a rehearsal, and the tally says so."""
+    pace = Pace(order.per_second)
+    async with DeadLetters.opened(url) as letters:
+        with progress("dead letters", letters.count) as show:
+            async for letter in chosen(letters, order.choice, order.limit):
+                await pace.step()
+                await (rehearse if order.is_rehearsal else deed)(letter)
+                tally.reasons[letter.letter.reason] += 1
+                show(letters.read)
+
+
 async def chosen(letters: DeadLetters, choice: Choice, limit: int | None = None) -> AsyncIterator[RabbitDeadLetter]:
     """The letters that are meant; the others stay taken until `letters` is closed, and go back then."""
     count = 0
@@ -85,14 +138,6 @@ async def chosen(letters: DeadLetters, choice: Choice, limit: int | None = None)
                 count += 1
                 if count == limit:
                     return
-
-
-async def work_off(letters: AsyncIterator[RabbitDeadLetter], deed: Deed, pace: Pace, tally: Tally) -> None:
-    """The deed is done with each letter, and the tally says so."""
-    async for letter in letters:
-        await pace.step()
-        await deed(letter)
-        tally.reasons[letter.letter.reason] += 1
 
 
 @dataclass(slots=True)
@@ -115,10 +160,49 @@ class Group:
             self.newest, self.example = time, letter
 
 
-async def grouped(letters: AsyncIterator[RabbitDeadLetter]) -> dict[str, Group]:
-    """By reason, the largest group first."""
+async def grouped(url: str, choice: Choice, limit: int | None = None) -> dict[str, Group]:
+    """The letters that are meant by reason, the largest group first.
+
+    Raises:
+        StartError, BrokerError: as `replay`.
+    """
     groups: dict[str, Group] = {}
-    async for delivery in letters:
-        letter = delivery.letter
-        groups.setdefault(letter.reason, Group(letter)).add(letter)
+    async with DeadLetters.opened(url) as letters:
+        async for found in chosen(letters, choice, limit):
+            letter = found.letter
+            groups.setdefault(letter.reason, Group(letter)).add(letter)
     return dict(sorted(groups.items(), key=lambda item: -item[1].count))
+
+
+async def listed(url: str, choice: Choice, limit: int | None = None) -> list[DeadLetter]:
+    """The letters that are meant, without their bodies.
+
+    Raises:
+        StartError, BrokerError: as `replay`.
+    """
+    async with DeadLetters.opened(url) as letters:
+        return [found.letter async for found in chosen(letters, choice, limit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A letter with its body and headers, all of it."""
+
+    ids: set[str]
+    letter: DeadLetter
+    headers: dict[str, object]
+    body: bytes
+
+
+async def named(url: str, names: Collection[str]) -> list[Opened]:
+    """The letters with such an event, job or message id.
+
+    Raises:
+        StartError, BrokerError: as `replay`.
+    """
+    async with DeadLetters.opened(url) as letters:
+        return [
+            Opened(found.ids, found.letter, dict(found.headers), found.body)
+            async for found in chosen(letters, Choice())
+            if not found.ids.isdisjoint(names)
+        ]

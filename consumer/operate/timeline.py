@@ -58,6 +58,11 @@ class Known:
     letters: list[DeadLetter]
     files: Mapping[str, TempFile | Missing | Unknown]
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is neither a row nor a letter."""
+        return not (self.outputs or self.failures or self.letters)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
