@@ -132,5 +132,12 @@ def _blame() -> Iterator[None]:
     except BAD_DATA:
         raise
     except LOST as error:
-        detail = redact(f"PostgreSQL: {str(error) or type(error).__name__}")
+        detail = redact(f"PostgreSQL: {_words(error)}")
         raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error
+
+
+def _words(error: BaseException) -> str:
+    # Leaving a transaction whose connection is gone is an error too, which hides what the server said last.
+    hidden = error.__context__
+    said = hidden if isinstance(error, asyncpg.InterfaceError) and isinstance(hidden, asyncpg.PostgresError) else error
+    return str(said) or type(said).__name__
