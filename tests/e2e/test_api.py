@@ -34,6 +34,7 @@ pytestmark = pytest.mark.real
 
 OTHER_USER = "somebody@else.com"
 SECRET = "CANARY-secret-that-signs-every-token"
+CONNECTION_CLOSE_OK = bytes.fromhex("01 0000 00000004 000A 0033 CE")  # a frame of AMQP
 
 
 @pytest.fixture(autouse=True)
@@ -568,6 +569,39 @@ async def test_a_stopping_ingress_answers_those_who_wait(
         assert (answer.status, answer.json["status"]) == (202, "pending")
     assert await asyncio.to_thread(api.await_end) == 0
     image_host.release()
+
+
+async def test_a_caller_who_leaves_is_not_waited_for(
+    start_api: StartApi, worker: WorkerProcess, image_host: ImageHost, image_url: str, png: bytes
+) -> None:
+    image_host.hold()
+    slow = image_host.give("slow.png", png)
+    api = start_api(API_WAIT_S="600")
+    await asyncio.to_thread(api.await_ready)
+    async with client_of(api) as client:
+        await client.login(USER)
+        leaving = asyncio.create_task(client.generate(slow))
+        await asyncio.to_thread(eventually, lambda: image_host.requests["slow.png"] == 1, 30)
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        assert (await client.get("/nowhere")).status == 404  # the ingress has turned to what came after
+        image_host.release()
+        assert await asyncio.to_thread(eventually, lambda: bool(worker.lines("stored")), 30)
+        assert (await client.generate(image_url)).status == 200  # its outcome came after the other's
+    answered = [line["route"] for line in api.lines("answered")]
+    assert answered.count("/ai/generate-image") == 1
+
+
+async def test_a_stopping_ingress_says_goodbye_to_a_broker_that_is_slow(
+    start_api: StartApi, amqp_url: str, worker: WorkerProcess
+) -> None:
+    async with Proxy(amqp_url) as proxy:
+        api = start_api(AMQP_URL=proxy.url())
+        await asyncio.to_thread(api.await_ready)
+        proxy.to_client.latency_s = 0.5  # longer than everything else that a stop takes
+        goodbye = proxy.to_client.cut_when(CONNECTION_CLOSE_OK)
+        assert await asyncio.to_thread(api.stop) == 0
+        assert goodbye.is_set()
 
 
 async def test_requests_are_counted_by_status_and_logged_without_what_was_sent(api: ApiProcess, image_url: str) -> None:
