@@ -1,0 +1,76 @@
+"""Brokers and databases that go away and come back, under load."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from tests.faults.campaign import campaign
+from tests.faults.ledger import Verdict
+from tests.faults.services import Services
+from tests.faults.world import World
+
+_PER_S: Final = 25
+_MOST_S: Final = 10
+_CALM_S: Final = 1.0
+_CLOSE_ALL: Final = (
+    '[rabbit_networking:close_connection(P, <<"a fault run">>) || P <- rabbit_networking:connections()], ok'
+)
+
+
+@campaign(restarts=2)
+async def broker_restarts(services: Services, *, restarts: int = 50) -> Verdict:
+    """The broker is stopped in order and killed, in turn."""
+
+    async def restart(number: int) -> None:
+        end = services.rabbitmq.kill if number % 2 else services.rabbitmq.stop
+        await asyncio.to_thread(end)
+        await asyncio.to_thread(services.rabbitmq.start)
+
+    async with World.opened(services) as world:
+        # RabbitMQ 3.10 may lose a quorum queue that was declared just before the node is killed.
+        await asyncio.to_thread(services.rabbitmq.restart)
+        return await _under_load(world, restarts, restart)
+
+
+@campaign(closes=6)
+async def connection_closes(services: Services, *, closes: int = 50) -> Verdict:
+    """The broker closes all connections, and the network resets them, in turn."""
+    async with World.opened(services) as world:
+
+        async def close(number: int) -> None:
+            if number % 2:
+                await world.to_broker.reset()
+            else:
+                await asyncio.to_thread(services.rabbitmq.evaluate, _CLOSE_ALL)
+
+        return await _under_load(world, closes, close)
+
+
+@campaign(restarts=2)
+async def postgres_restarts(services: Services, *, restarts: int = 20) -> Verdict:
+    """The database crashes, and recovers."""
+
+    async def restart(_: int) -> None:
+        await asyncio.to_thread(services.postgres.kill)
+        await asyncio.to_thread(services.postgres.start)
+
+    async with World.opened(services) as world:
+        return await _under_load(world, restarts, restart)
+
+
+async def _under_load(world: World, times: int, fault: Callable[[int], Awaitable[None]]) -> Verdict:
+    """The fault has come so many times while two workers were working; each time they resumed soon after it."""
+    random = Random(1)
+    took_s: list[float] = []
+    for worker in (world.start_worker(), world.start_worker()):
+        await world.attached(worker)
+    async with world.load(per_s=_PER_S):
+        await world.resumed()
+        for number in range(times):
+            await asyncio.sleep(random.uniform(0, _CALM_S))
+            await fault(number)
+            took_s.append(await world.resumed())
+    verdict = await world.finish()
+    verdict.check("resumed too late", [f"after {each:.1f} s" for each in took_s if each > _MOST_S])
+    return verdict.told("longest wait for work in s", round(max(took_s), 1))
