@@ -1,6 +1,7 @@
 """The composition root: what is opened, in which order, and closed in reverse."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -18,26 +19,33 @@ import structlog
 from consumer.adapters import migrations, postgres, rabbit
 from consumer.adapters.address_guard import AddressGuard
 from consumer.adapters.file_source import FileSource
+from consumer.adapters.host_turns import HostTurns
 from consumer.adapters.http_source import HttpSource
 from consumer.adapters.image_source import ImageSources
 from consumer.adapters.inspect import PillowInspector
 from consumer.adapters.metrics import Metrics
 from consumer.adapters.oss import OssStore
 from consumer.adapters.postgres_records import PostgresRecords
+from consumer.adapters.postgres_trials import PostgresTrials
 from consumer.adapters.rabbit_consumer import RabbitConsumer
 from consumer.adapters.rabbit_publisher import RabbitPublisher
+from consumer.adapters.reading_apart import read_apart
 from consumer.adapters.web import StatusServer
-from consumer.core.errors import Dependency, StartError
+from consumer.core.errors import Dependency, StalledError, StartError
 from consumer.handlers.store_image import StoreImage
 from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.health import Health
+from consumer.runtime.intake import Intake
 from consumer.runtime.settle import Settle
+from consumer.runtime.trial import Trial
 from consumer.runtime.worker import Worker
 from consumer.settings import DeclareSettings, WorkerSettings
 from schemas.environment import DatabaseSettings
 
 _LAG_INTERVAL_S: Final = 1.0
+_FAILED: Final = 1
 _INTERRUPTED: Final = 130
+_SHARE_OF_HOST: Final = 0.25  # of the prefetch, for a source that does not answer: four of them would fill it
 
 Result = TypeVar("Result")
 
@@ -89,11 +97,13 @@ async def work(settings: WorkerSettings) -> int:
     async with AsyncExitStack() as stack:
         parts = await stop.or_result(_open(settings, stack))
         if parts is not None:
-            await stop.or_result(_run(parts))
+            is_stalled = await stop.or_result(_run(parts))
             await parts.consumer.stop()
             if not await parts.worker.drain(settings.drain_timeout_s):
                 _log.warning("stopped with deliveries in work; they come again", waited_s=settings.drain_timeout_s)
-                return 1
+                return _FAILED
+            if is_stalled:
+                return _FAILED
         _log.info("stopped")
     return stop.exit_code
 
@@ -126,8 +136,9 @@ class _Stop:
 async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     metrics = Metrics()
-    health = Health(metrics.dependency, get_args(Dependency))
-    status = StatusServer(metrics.exposition, health.problems)
+    intake = Intake(metrics.intake_paused)
+    health = Health(get_args(Dependency), metrics.dependency, intake.heed)
+    status = StatusServer(metrics.exposition, lambda: health.problems() | intake.problems())
     port = await status.start(settings.metrics_host, settings.metrics_port)
     stack.push_async_callback(status.close)
     _log.info("serving /metrics, /healthz and /readyz", host=settings.metrics_host, port=port)
@@ -154,8 +165,9 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
         retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
     )
     worker = Worker(
-        Dispatch(handler, settings.handler_timeout_s, settings.retry_delays_s),
+        Dispatch(handler, health.answers, settings.handler_timeout_s, settings.retry_delays_s),
         Settle(records, broker, source, store, metrics, worker_id),
+        Trial(PostgresTrials(pool), read_apart),
         metrics,
     )
     consumer = RabbitConsumer(
@@ -166,6 +178,7 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
         take=worker.take,
         meter=metrics,
     )
+    intake.control(consumer.pause)
     stack.push_async_callback(consumer.close)
     await consumer.start()
 
@@ -190,7 +203,8 @@ def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
     except OSError as error:
         raise StartError(f"TEMP_DIR {settings.temp_dir} cannot be made: {error.strerror}") from error
     guard = AddressGuard(settings.source_allowed_hosts, settings.source_allowed_networks)
-    http = HttpSource(guard, max_bytes=settings.max_image_bytes)
+    turns = HostTurns(math.ceil(settings.prefetch * _SHARE_OF_HOST), timeout_s=settings.source_timeout_s)
+    http = HttpSource(guard, turns, max_bytes=settings.max_image_bytes)
     stack.push_async_callback(http.close)
     files = FileSource(settings.temp_dir, max_bytes=settings.max_image_bytes)
     return ImageSources(
@@ -202,11 +216,16 @@ def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
     )
 
 
-async def _run(parts: _Parts) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(parts.consumer.run())
-        group.create_task(parts.health.run())
-        group.create_task(_watch_loop(parts.metrics))
+async def _run(parts: _Parts) -> bool:
+    """Runs until it is cancelled, or until the broker delivers no more; then it returns true."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.consumer.run())
+            group.create_task(parts.health.run())
+            group.create_task(_watch_loop(parts.metrics))
+    except* StalledError as stalled:
+        _log.error("giving up", error=str(stalled.exceptions[0]))
+    return True
 
 
 async def _watch_loop(metrics: Metrics) -> None:

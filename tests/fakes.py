@@ -1,6 +1,7 @@
 """Stand-ins for what the ports stand for; each passes the same tests in `tests/contract` as the real thing."""
 
 import io
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class FakeDelivery:
     message_id: str | None = "message"
     attempt: int = 1
     replays: int = 0
+    is_suspect: bool = False
 
     async def ack(self) -> None:
         self.journal.step("ack")
@@ -151,6 +153,21 @@ class FakeRecords:
             own = replace(failure, id=conflict_id(failure.id, failure.fingerprint))
             standing = self.failures.setdefault(own.id, own)
         return standing
+
+
+class FakeTrials:
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.begun: Counter[str] = Counter()
+
+    async def begin(self, suspect: str) -> int:
+        self.journal.step("begin")
+        self.begun[suspect] += 1
+        return self.begun[suspect] - 1
+
+    async def end(self, suspect: str) -> None:
+        self.journal.step("end")
+        del self.begun[suspect]
 
 
 class FakeBroker:

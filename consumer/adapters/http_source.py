@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from consumer.adapters.address_guard import AddressGuard, ForbiddenAddressError, GuardedResolver
+from consumer.adapters.host_turns import HostTurns
 from consumer.core.errors import PermanentError, TransientError, UploadError
 from consumer.core.redact import redact, redact_url
 from schemas.reasons import Reason
@@ -31,8 +32,9 @@ _CHUNK_BYTES: Final = 256 * 1024
 class HttpSource:
     """One keep-alive session that fetches from allowed addresses only, and follows redirects under the same policy."""
 
-    def __init__(self, guard: AddressGuard, *, max_bytes: int) -> None:
+    def __init__(self, guard: AddressGuard, turns: HostTurns, *, max_bytes: int) -> None:
         self._guard = guard
+        self._turns = turns
         self._max_bytes = max_bytes
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -53,7 +55,7 @@ class HttpSource:
             UploadError: with the blame.
         """
         try:
-            async with await self._get(url) as response:
+            async with self._turns.of(urlsplit(url).netloc.rpartition("@")[2]), await self._get(url) as response:
                 self._check(response)
                 async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     yield chunk

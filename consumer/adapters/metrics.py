@@ -58,6 +58,7 @@ class Metrics:
         self._last_stored = gauge("last_stored_timestamp_seconds", "When an image was stored last.")
         self._queue_messages = gauge("queue_messages", "Ready messages; each worker reports, so use max.", "queue")
         self._dependency_up = gauge("dependency_up", "Whether it answered lately.", "dependency")
+        self._intake_paused = gauge("intake_paused", "Whether deliveries wait for the dependency.", "dependency")
         self._consumer_attached = gauge("consumer_attached", "Whether the broker delivers to this worker.")
         self._broker_reconnects = counter("broker_reconnects_total", "Connections made anew after a loss.")
         self._event_loop_lag = gauge("event_loop_lag_seconds", "How late the event loop was when last looked at.")
@@ -114,6 +115,10 @@ class Metrics:
     def dependency(self, dependency: str, *, up: bool) -> None:
         """Whether the dependency answered when it was last asked."""
         self._dependency_up.labels(dependency).set(up)
+
+    def intake_paused(self, dependency: str, *, up: bool) -> None:
+        """Whether deliveries wait for the dependency."""
+        self._intake_paused.labels(dependency).set(up)
 
     def loop_lag(self, lag_s: float) -> None:
         """How late the event loop was."""

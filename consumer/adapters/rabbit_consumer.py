@@ -11,7 +11,7 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
 from consumer.adapters import rabbit
-from consumer.core.errors import StartError
+from consumer.core.errors import StalledError, StartError
 from consumer.core.ports import Delivery, Meter
 from consumer.core.redact import redact
 from schemas import topology
@@ -20,6 +20,10 @@ from schemas.cancellation import loss_is_no_cancellation
 _OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _OF_THE_ROUTING: Final = ("CC", "BCC")  # they would send the copy to where the original went, once more
 _LARGEST_NUMBER: Final = 1_000_000  # whatever a header says, it must fit a column
+_DELIVERY_COUNTS: Final = ("x-delivery-count", "x-acquired-count")  # which of them a broker has depends on its release
+_MOST_RETURNS: Final = 2  # of a message above suspicion: a broker's restart returns all, a worker's end what it had
+_LOOK_EVERY_S: Final = 10.0
+_LOOKS: Final = 3  # in vain, until something is done about it
 
 _log = structlog.get_logger()
 
@@ -34,6 +38,8 @@ class RabbitDelivery:
         self.message_id = message.message_id
         self.attempt = max(1, _number(message.headers.get(topology.X_ATTEMPT), 1))
         self.replays = max(0, _number(message.headers.get(topology.X_REPLAYS), 0))
+        returns = max(_number(message.headers.get(name), 0) for name in _DELIVERY_COUNTS)
+        self.is_suspect = returns > _MOST_RETURNS
 
     async def ack(self) -> None:
         """The broker forgets the message: see `Delivery.ack`."""
@@ -66,7 +72,9 @@ class RabbitDelivery:
 class RabbitConsumer:
     """Hands every delivery of the work queue to `take`, a task each, and subscribes anew after any loss.
 
-    When the connection is lost, the tasks of its deliveries are cancelled: their messages are somebody else's by then.
+    After a start it takes one at a time, until one comes that is not suspect: what a crash gave back comes first, and
+    would take its neighbours along once more. When the connection is lost, the tasks of its deliveries are cancelled:
+    their messages are somebody else's by then.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class RabbitConsumer:
         retry_delays_s: Sequence[int],
         take: Callable[[Delivery], Awaitable[None]],
         meter: Meter,
+        look_every_s: float = _LOOK_EVERY_S,
     ) -> None:
         self._url = url
         self._name = f"{name} consumer"
@@ -85,11 +94,17 @@ class RabbitConsumer:
         self._retry_delays_s = retry_delays_s
         self._take = take
         self._meter = meter
-        self._lost = asyncio.Event()
+        self._look_every_s = look_every_s
+        self._tag = ""
+        self._slots = asyncio.Semaphore(prefetch)  # a new subscription does not count what an earlier one delivered
         self._connection: AbstractConnection | None = None
         self._queue: AbstractQueue | None = None
-        self._tag = f"{name} {token_hex(4)}"  # ours, so that it can be cancelled before the broker has answered
-        self._attached = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._subscribed = asyncio.Event()
+        self._is_careful = True
+        self._is_paused = False
+        self._looks_in_vain = 0
 
     async def start(self) -> None:
         """The topology is there; deliveries do not come yet. Waits for a broker that is away.
@@ -100,26 +115,34 @@ class RabbitConsumer:
         self._connection = await rabbit.prepare(self._url, self._name, self._retry_delays_s)
 
     async def run(self) -> None:
-        """Deliveries come, until this is cancelled and `stop` is called."""
+        """Deliveries come, unless they are paused, until this is cancelled and `stop` is called.
+
+        Raises:
+            StalledError: the broker has messages and does not deliver them, not even to a new subscription.
+        """
         while True:
             try:
                 if self._connection is None:
                     self._connection = await rabbit.connect_and_declare(self._url, self._name, self._retry_delays_s)
                     self._meter.reconnected()
-                await self._subscribe()
-                await self._lost.wait()
+                await self._serve(self._connection)
             except (*rabbit.LOST, StartError) as error:
                 rabbit.tell_waiting(self._url, error)
             self._mark(attached=False)
+            self._subscribed.clear()
             await self.close()
             await asyncio.sleep(rabbit.PAUSE_S)
+
+    def pause(self, *, paused: bool) -> None:
+        """No delivery comes while it is paused; those in work can be settled."""
+        self._is_paused = paused
+        self._changed.set()
 
     async def stop(self) -> None:
         """No further delivery comes; those in work can still be acked."""
         self._mark(attached=False)
-        if self._queue is not None:
-            with suppress(*rabbit.LOST), loss_is_no_cancellation():
-                await self._queue.cancel(self._tag, timeout=rabbit.CONNECT_TIMEOUT_S)
+        self._subscribed.clear()
+        await self._unsubscribe()
 
     async def close(self) -> None:
         """The connection is closed; what is not acked is delivered again, to whoever is there."""
@@ -134,35 +157,91 @@ class RabbitConsumer:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(rabbit.PAUSE_S):
-                await self._attached.wait()
-        if self._connection is None or not self._attached.is_set():
+                await self._subscribed.wait()
+        if self._connection is None or not self._subscribed.is_set():
             raise ConnectionError("RabbitMQ does not deliver to this worker")
         names = [queue.name for queue in topology.queues(self._retry_delays_s)]
         return await rabbit.queue_sizes(self._connection, names)
 
-    async def _subscribe(self) -> None:
-        if self._connection is None:
-            raise ConnectionError("not connected")
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """As many deliveries come as should, until the connection is lost."""
         self._lost = lost = asyncio.Event()
-        with loss_is_no_cancellation():
-            await self._consume(self._connection, lost)
-        self._mark(attached=True)
-        _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=self._prefetch)
+        channel = await self._channel(connection, lost)
+        prefetch = 0
+        while not lost.is_set():
+            self._changed.clear()
+            if prefetch != self._wanted():
+                prefetch = self._wanted()
+                await self._subscribe(channel, prefetch)
+            self._subscribed.set()
+            try:
+                async with asyncio.timeout(self._look_every_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._look(connection, prefetch)
 
-    async def _consume(self, connection: AbstractConnection, lost: asyncio.Event) -> None:
-        channel: AbstractChannel = await connection.channel(publisher_confirms=False)
-        channel.close_callbacks.add(lambda *_: lost.set())
-        underlay = await channel.get_underlay_channel()
-        underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set())
-        await channel.set_qos(prefetch_count=self._prefetch)
-        self._queue = await channel.get_queue(topology.WORK_QUEUE, ensure=False)
-        await self._queue.consume(self._on_message, consumer_tag=self._tag)
+    def _wanted(self) -> int:
+        if self._is_paused:
+            return 0
+        return 1 if self._is_careful else self._prefetch
+
+    async def _channel(self, connection: AbstractConnection, lost: asyncio.Event) -> AbstractChannel:
+        def lose(*_: object) -> None:
+            lost.set()
+            self._changed.set()
+
+        with loss_is_no_cancellation():
+            channel: AbstractChannel = await connection.channel(publisher_confirms=False)
+            channel.close_callbacks.add(lose)
+            (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lose)
+        return channel
+
+    async def _subscribe(self, channel: AbstractChannel, prefetch: int) -> None:
+        await self._unsubscribe()
+        if prefetch:
+            with loss_is_no_cancellation():
+                await channel.set_qos(prefetch_count=prefetch)
+                # Ours, so that it can be cancelled before the broker has answered; and new, or RabbitMQ 3.10 ends the
+                # connection over an ack of what came under the old one.
+                self._tag = f"{self._name} {token_hex(4)}"
+                self._queue = await channel.get_queue(topology.WORK_QUEUE, ensure=False)
+                await self._queue.consume(self._on_message, consumer_tag=self._tag)
+            _log.info("taking deliveries", queue=topology.WORK_QUEUE, prefetch=prefetch)
+        self._mark(attached=prefetch > 0)
+
+    async def _unsubscribe(self) -> None:
+        if self._queue is not None:
+            with suppress(*rabbit.LOST), loss_is_no_cancellation():
+                await self._queue.cancel(self._tag, timeout=rabbit.CONNECT_TIMEOUT_S)
+            self._queue = None
+
+    async def _look(self, connection: AbstractConnection, prefetch: int) -> None:
+        """Whether the broker delivers as it should was looked at.
+
+        Raises:
+            ConnectionError: it has not for some time.
+            StalledError: it has not since then either.
+        """
+        ready = 0
+        if prefetch and not self._slots.locked():
+            ready = (await rabbit.queue_sizes(connection, [topology.WORK_QUEUE])).get(topology.WORK_QUEUE, 0)
+        self._looks_in_vain = self._looks_in_vain + 1 if ready else 0
+        trouble = f"RabbitMQ has {ready} messages in {topology.WORK_QUEUE} and delivers none"
+        if self._looks_in_vain >= 2 * _LOOKS:
+            raise StalledError(f"{trouble}, not even after subscribing anew")
+        if self._looks_in_vain == _LOOKS:
+            raise ConnectionError(trouble)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
-        await self._take(RabbitDelivery(message))
+        delivery = RabbitDelivery(message)
+        self._looks_in_vain = 0
+        if delivery.is_suspect is not self._is_careful:
+            self._is_careful = delivery.is_suspect
+            self._changed.set()
+        async with self._slots:
+            await self._take(delivery)
 
     def _mark(self, *, attached: bool) -> None:
-        (self._attached.set if attached else self._attached.clear)()
         self._meter.attached(up=attached)
 
 

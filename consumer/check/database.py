@@ -39,6 +39,8 @@ _LACKING: Final = """
         ('image_uploads_migrations', 'r', 'SELECT'),
         ('job_outputs', 'r', 'SELECT'), ('job_outputs', 'r', 'INSERT'), ('job_outputs', 'r', 'UPDATE'),
         ('job_failures', 'r', 'SELECT'), ('job_failures', 'r', 'INSERT'), ('job_failures', 'r', 'UPDATE'),
+        ('job_trials', 'r', 'SELECT'), ('job_trials', 'r', 'INSERT'), ('job_trials', 'r', 'UPDATE'),
+        ('job_trials', 'r', 'DELETE'),
         ('job_record_number', 'S', 'USAGE')
     ) AS needed (name, kind, privilege)
     JOIN pg_class ON pg_class.oid = to_regclass(name)

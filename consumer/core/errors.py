@@ -43,8 +43,23 @@ class DependencyError(UploadError):
         self.dependency = dependency
 
 
+class BusyError(UploadError):
+    """Nobody's fault: others like it have the share of the work that they may have, so it costs this one no attempt.
+
+    `not_before_s` is when they will have made room.
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, not_before_s: float) -> None:
+        super().__init__(reason, detail)
+        self.not_before_s = not_before_s
+
+
 class BrokerError(Exception):
     """The broker did not confirm what was published; it may have it all the same."""
+
+
+class StalledError(Exception):
+    """The broker keeps its messages to itself; another process may fare better."""
 
 
 class StartError(Exception):

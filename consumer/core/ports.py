@@ -134,6 +134,10 @@ class Delivery(Protocol):
     def replays(self) -> int:
         """How often an operator has moved the message back."""
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it came back unsettled so often that it may be what ends its workers."""
+
     async def ack(self) -> None:
         """The broker forgets the message; a receipt that is no longer ours is left alone, for it comes again."""
 
@@ -150,6 +154,24 @@ class Broker(Protocol):
 
     async def copy(self, delivery: Delivery, queue: str, headers: Mapping[str, str | int]) -> None:
         """The queue holds a copy of the message, with these headers over its own."""
+
+
+class Trials(Protocol):
+    """Notes of suspects that are tried alone: a note that outlives its worker tells of a crash."""
+
+    async def begin(self, suspect: str) -> int:
+        """A try is noted; returns how many before it have never ended.
+
+        Raises:
+            DependencyError: the notes cannot be reached; the try may be noted all the same.
+        """
+
+    async def end(self, suspect: str) -> None:
+        """No note of the suspect is left.
+
+        Raises:
+            DependencyError: the notes cannot be reached.
+        """
 
 
 class Meter(Protocol):

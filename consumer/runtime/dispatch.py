@@ -8,7 +8,7 @@ from typing import TypeAlias
 import structlog
 
 from consumer.core.decode import EventRefusedError, decode
-from consumer.core.errors import UploadError
+from consumer.core.errors import Dependency, DependencyError, UploadError
 from consumer.core.outcome import Failed, Outcome
 from consumer.core.ports import Delivery
 from consumer.core.records import Cause
@@ -16,6 +16,7 @@ from consumer.core.retry import outcome_of
 from schemas.events import ImageGenerated
 
 Handler: TypeAlias = Callable[[ImageGenerated, Cause], Awaitable[Outcome]]
+Answers: TypeAlias = Callable[[Dependency], Awaitable[bool]]
 
 _log = structlog.get_logger()
 
@@ -34,6 +35,8 @@ class Dispatch:
     """Decodes, and runs the handler under a deadline; raises nothing but cancellation."""
 
     handler: Handler
+    answers: Answers
+    """Whether a dependency answers its own probe; asked when a delivery met trouble there."""
     timeout_s: float
     retry_delays_s: Sequence[int]
 
@@ -58,4 +61,5 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 a defect must not take the worker's other deliveries along
             if not isinstance(error, UploadError | TimeoutError):
                 _log.exception("unexpected error", job_id=cause.job_id, event_id=cause.event_id)
-            return outcome_of(error, attempt, self.retry_delays_s)
+            is_away = isinstance(error, DependencyError) and not await self.answers(error.dependency)
+            return outcome_of(error, attempt, self.retry_delays_s, is_away=is_away)

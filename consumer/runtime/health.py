@@ -1,35 +1,33 @@
 """Whether every neighbour answered lately."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import structlog
 
 from consumer.core.redact import redact
+from consumer.runtime.intake import Lamp
 
 Probe: TypeAlias = Callable[[], Awaitable[None]]
 
 _INTERVAL_S: Final = 15.0
 _INTERVAL_IN_TROUBLE_S: Final = 1.0
-_TIMEOUT_S: Final = 10.0
+_TIMEOUT_S: Final = 5.0  # with the interval in trouble, how late an end of the trouble may be noticed
 
 _log = structlog.get_logger()
-
-
-class Lamp(Protocol):
-    """Shows whether a dependency is up."""
-
-    def __call__(self, dependency: str, *, up: bool) -> None:
-        """The lamp of the dependency shows `up`."""
 
 
 class Health:
     """Probes each dependency every 15 seconds, every second while it is away, and remembers what is wrong."""
 
-    def __init__(self, lamp: Lamp, dependencies: Iterable[str]) -> None:
-        self._lamp = lamp
+    def __init__(self, dependencies: Iterable[str], *lamps: Lamp) -> None:
+        self._lamps = lamps
         self._probes: dict[str, Probe] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked_at: defaultdict[str, float] = defaultdict(float)
         self._problems = {"worker": "not working", **dict.fromkeys(dependencies, "has not answered yet")}
 
     def watch(self, dependency: str, probe: Probe) -> None:
@@ -40,25 +38,34 @@ class Health:
         """One sentence for each dependency that did not answer when it was last asked."""
         return dict(self._problems)
 
+    async def answers(self, dependency: str) -> bool:
+        """Whether the dependency answers a probe that begins now; those who want to know at one time share it."""
+        now = time.monotonic()
+        async with self._turns[dependency]:
+            if self._asked_at[dependency] <= now:
+                await self._ask(dependency)
+        return dependency not in self._problems
+
     async def run(self) -> None:
         """Probes until it is cancelled; only meanwhile does the worker count as working."""
         self._problems.pop("worker", None)
         try:
             async with asyncio.TaskGroup() as group:
-                for dependency, probe in self._probes.items():
-                    group.create_task(self._watch(dependency, probe))
+                for dependency in self._probes:
+                    group.create_task(self._watch(dependency))
         finally:
             self._problems["worker"] = "stopping"
 
-    async def _watch(self, dependency: str, probe: Probe) -> None:
+    async def _watch(self, dependency: str) -> None:
         while True:
-            await self._ask(dependency, probe)
+            await self.answers(dependency)
             await asyncio.sleep(_INTERVAL_IN_TROUBLE_S if dependency in self._problems else _INTERVAL_S)
 
-    async def _ask(self, dependency: str, probe: Probe) -> None:
+    async def _ask(self, dependency: str) -> None:
+        self._asked_at[dependency] = time.monotonic()
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                await probe()
+                await self._probes[dependency]()
         except Exception as error:  # noqa: BLE001 whatever a probe raises is its answer
             problem = redact(str(error) or type(error).__name__)
             if self._problems.get(dependency) != problem:
@@ -66,4 +73,5 @@ class Health:
             self._problems[dependency] = problem
         else:
             self._problems.pop(dependency, None)
-        self._lamp(dependency, up=dependency not in self._problems)
+        for lamp in self._lamps:
+            lamp(dependency, up=dependency not in self._problems)

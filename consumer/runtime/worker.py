@@ -12,6 +12,8 @@ from consumer.core.ports import Delivery, Meter
 from consumer.core.redact import redact
 from consumer.runtime.dispatch import Dispatch, Dispatched
 from consumer.runtime.settle import Settle
+from consumer.runtime.trial import Trial
+from consumer.runtime.turns import Turns
 
 _log = structlog.get_logger()
 
@@ -22,18 +24,22 @@ class Worker:
 
     dispatch: Dispatch
     settle: Settle
+    trial: Trial
     meter: Meter
+    _turns: Turns = field(default_factory=Turns)
     _in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, delivery: Delivery) -> None:
         """The delivery is settled and acked, unless this is cancelled; then it comes again."""
-        started = time.perf_counter()
         self._enter(delivery)
         try:
-            dispatched = await self.dispatch(delivery)
-            outcome = await self.settle(delivery, dispatched.cause, dispatched.outcome)
-            self._tell(delivery, dispatched, outcome, time.perf_counter() - started)
+            if delivery.is_suspect:
+                async with self._turns.alone(), self.trial.of(delivery) as verdict:
+                    await self._work(delivery, verdict)
+            else:
+                async with self._turns.beside():
+                    await self._work(delivery)
         finally:
             self._leave(delivery)
 
@@ -47,6 +53,12 @@ class Worker:
         except TimeoutError:
             return False
         return True
+
+    async def _work(self, delivery: Delivery, verdict: Dispatched | None = None) -> None:
+        started = time.perf_counter()
+        dispatched = verdict or await self.dispatch(delivery)
+        outcome = await self.settle(delivery, dispatched.cause, dispatched.outcome)
+        self._tell(delivery, dispatched, outcome, time.perf_counter() - started)
 
     def _enter(self, delivery: Delivery) -> None:
         self._in_flight += 1

@@ -10,6 +10,7 @@ from fastcrc import crc64
 
 from consumer.adapters.address_guard import AddressGuard
 from consumer.adapters.file_source import FileSource
+from consumer.adapters.host_turns import HostTurns
 from consumer.adapters.http_source import HttpSource
 from consumer.adapters.image_source import ImageSources
 from consumer.core.errors import TransientError
@@ -31,7 +32,7 @@ class Place(NamedTuple):
 @pytest.fixture
 async def files(tmp_path: Path) -> AsyncIterator[Place]:
     guard = AddressGuard((), (ip_network("127.0.0.0/8"),))
-    http = HttpSource(guard, max_bytes=MAX_BYTES)
+    http = HttpSource(guard, HostTurns(64, timeout_s=60), max_bytes=MAX_BYTES)
 
     def place(data: bytes) -> str:
         (tmp_path / "fox.png").write_bytes(data)

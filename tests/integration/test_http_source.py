@@ -15,6 +15,7 @@ from yarl import URL
 
 from consumer.adapters.address_guard import AddressGuard
 from consumer.adapters.file_source import FileSource
+from consumer.adapters.host_turns import HostTurns
 from consumer.adapters.http_source import HttpSource
 from consumer.adapters.image_source import ImageSources
 from consumer.core.errors import PermanentError, TransientError, UploadError
@@ -89,7 +90,7 @@ class Sources:
 
     def make(self, networks: Sequence[str] = ("127.0.0.0/8",), hosts: Sequence[str] = ()) -> ImageSources:
         guard = AddressGuard(hosts, [ip_network(network) for network in networks])
-        self.opened.append(HttpSource(guard, max_bytes=MAX_BYTES))
+        self.opened.append(HttpSource(guard, HostTurns(64, timeout_s=60), max_bytes=MAX_BYTES))
         files = FileSource(self.directory, max_bytes=MAX_BYTES)
         return ImageSources(self.opened[-1], files, directory=self.directory, max_bytes=MAX_BYTES, timeout_s=2)
 

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -44,3 +45,18 @@ async def test_a_deadline_is_a_deadline() -> None:
         async with asyncio.timeout(0.01):
             with loss_is_no_cancellation():
                 await library_call(asyncio.Event(), ConnectionError)
+
+
+async def test_a_cancellation_that_the_library_keeps_to_itself_is_one_all_the_same() -> None:
+    begun = asyncio.Event()
+
+    async def call() -> None:
+        with loss_is_no_cancellation(), suppress(asyncio.CancelledError):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(call())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -2,14 +2,18 @@ import asyncio
 
 import pytest
 
-from consumer.core.errors import TransientError
-from consumer.core.outcome import Failed, Outcome, Retry, Stored
+from consumer.core.errors import DependencyError, TransientError
+from consumer.core.outcome import Failed, Hold, Outcome, Retry, Stored
 from consumer.core.records import Cause
 from consumer.runtime.dispatch import Dispatch
 from schemas.events import ImageGenerated
 from schemas.reasons import Reason
 from tests import samples
 from tests.fakes import FakeDelivery
+
+
+async def answers(_dependency: str) -> bool:
+    return True
 
 
 async def test_an_event_goes_to_the_handler_and_its_outcome_comes_back() -> None:
@@ -20,7 +24,7 @@ async def test_an_event_goes_to_the_handler_and_its_outcome_comes_back() -> None
         assert (got, cause) == (event, Cause.of(event, 2))
         return stored
 
-    dispatched = await Dispatch(handler, 5, [1])(FakeDelivery(event.body(), replays=2))
+    dispatched = await Dispatch(handler, answers, 5, [1])(FakeDelivery(event.body(), replays=2))
     assert (dispatched.event, dispatched.outcome) == (event, stored)
 
 
@@ -28,7 +32,7 @@ async def test_a_message_that_is_no_event_fails_without_reaching_the_handler() -
     async def handler(_event: ImageGenerated, _cause: Cause) -> Outcome:
         raise AssertionError("reached")
 
-    dispatched = await Dispatch(handler, 5, [1])(FakeDelivery(b"garbage"))
+    dispatched = await Dispatch(handler, answers, 5, [1])(FakeDelivery(b"garbage"))
     assert isinstance(dispatched.outcome, Failed)
     assert dispatched.outcome.reason is Reason.UNDECODABLE
 
@@ -44,9 +48,37 @@ async def test_an_error_becomes_an_outcome(error: Exception, reason: Reason) -> 
     async def handler(_event: ImageGenerated, _cause: Cause) -> Outcome:
         raise error
 
-    dispatched = await Dispatch(handler, 5, [7])(FakeDelivery(samples.body()))
+    dispatched = await Dispatch(handler, answers, 5, [7])(FakeDelivery(samples.body()))
     assert isinstance(dispatched.outcome, Retry)
     assert (dispatched.outcome.reason, dispatched.outcome.delay_s) == (reason, 7)
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_up", "outcome"),
+    [
+        (Reason.STORAGE_REFUSED, True, Retry),
+        (Reason.STORAGE_REFUSED, False, Hold),
+        (Reason.STORAGE_UNAVAILABLE, True, Hold),
+        (Reason.STORAGE_UNAVAILABLE, False, Hold),
+    ],
+)
+async def test_only_what_the_store_refuses_while_it_takes_something_else_costs_an_attempt(
+    reason: Reason,
+    is_up: bool,  # noqa: FBT001 a column of the table
+    outcome: type[Outcome],
+) -> None:
+    asked = []
+
+    async def handler(_event: ImageGenerated, _cause: Cause) -> Outcome:
+        raise DependencyError("storage", reason, "403")
+
+    async def probe(dependency: str) -> bool:
+        asked.append(dependency)
+        return is_up
+
+    dispatched = await Dispatch(handler, probe, 5, [7])(FakeDelivery(samples.body()))
+    assert isinstance(dispatched.outcome, outcome)
+    assert asked == ["storage"]
 
 
 async def test_a_handler_that_never_ends_is_ended_by_its_deadline() -> None:
@@ -54,7 +86,7 @@ async def test_a_handler_that_never_ends_is_ended_by_its_deadline() -> None:
         await asyncio.Event().wait()
         raise AssertionError("never")
 
-    dispatched = await Dispatch(handler, 0.01, [7])(FakeDelivery(samples.body()))
+    dispatched = await Dispatch(handler, answers, 0.01, [7])(FakeDelivery(samples.body()))
     assert isinstance(dispatched.outcome, Retry)
     assert dispatched.outcome.reason is Reason.TIMED_OUT
 
@@ -67,7 +99,7 @@ async def test_cancellation_is_not_an_outcome() -> None:
         await asyncio.Event().wait()
         raise AssertionError("never")
 
-    task = asyncio.create_task(Dispatch(handler, 5, [7])(FakeDelivery(samples.body())))
+    task = asyncio.create_task(Dispatch(handler, answers, 5, [7])(FakeDelivery(samples.body())))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

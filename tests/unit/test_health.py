@@ -4,6 +4,7 @@ import pytest
 
 from consumer.runtime import health as health_module
 from consumer.runtime.health import Health
+from consumer.runtime.intake import Intake
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ async def test_a_worker_is_ready_only_while_it_works_and_every_dependency_answer
             turned.clear()
             await turned.wait()
 
-    health = Health(lamp, ["storage"])
+    health = Health(["storage"], lamp)
     health.watch("storage", probe)
     assert health.problems() == {"worker": "not working", "storage": "has not answered yet"}
     task = asyncio.create_task(health.run())
@@ -46,3 +47,56 @@ async def test_a_worker_is_ready_only_while_it_works_and_every_dependency_answer
     with pytest.raises(asyncio.CancelledError):
         await task
     assert health.problems() == {"worker": "stopping"}
+
+
+async def test_those_who_want_to_know_at_one_time_share_a_probe_that_began_after_they_asked() -> None:
+    gate = asyncio.Event()
+    begun = asyncio.Event()
+    probes = 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        begun.set()
+        await gate.wait()
+
+    health = Health(["storage"])
+    health.watch("storage", probe)
+    first = asyncio.create_task(health.answers("storage"))
+    await begun.wait()
+    later = [asyncio.create_task(health.answers("storage")) for _ in range(50)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert await first
+    assert all(await asyncio.gather(*later))
+    assert probes == 2
+
+
+async def test_deliveries_are_paused_while_a_dependency_that_they_need_fails_its_probe() -> None:
+    turns: list[bool] = []
+    lamps: dict[str, bool] = {}
+
+    def valve(*, paused: bool) -> None:
+        turns.append(paused)
+
+    def lamp(dependency: str, *, up: bool) -> None:
+        lamps[dependency] = up
+
+    intake = Intake(lamp)
+    intake.control(valve)
+    assert lamps == {"database": False, "storage": False, "temp_dir": False}
+
+    intake.heed("storage", up=True)
+    intake.heed("broker", up=False)
+    assert (turns, intake.problems()) == ([], {})
+    intake.heed("storage", up=False)
+    intake.heed("storage", up=False)
+    intake.heed("database", up=False)
+    assert lamps == {"database": True, "storage": True, "temp_dir": False}
+    assert intake.problems() == {"intake": "paused until there is an answer from: database, storage"}
+    intake.heed("storage", up=True)
+    assert turns[-1] is True
+    intake.heed("database", up=True)
+    assert turns[-1] is False
+    assert turns.count(False) == 1
+    assert (set(lamps.values()), intake.problems()) == ({False}, {})

@@ -13,6 +13,7 @@ FROZEN = {
     "image_uploads_last_stored_timestamp_seconds": (),
     "image_uploads_queue_messages": ("queue",),
     "image_uploads_dependency_up": ("dependency",),
+    "image_uploads_intake_paused": ("dependency",),
     "image_uploads_consumer_attached": (),
     "image_uploads_broker_reconnects": (),
     "image_uploads_event_loop_lag_seconds": (),

@@ -32,7 +32,7 @@ PROGRAMS: Final = {
 OF_THE_TESTS: Final = frozenset({"TEST_AMQP_URL", "TEST_AMQP_MANAGEMENT_URL", "TEST_DATABASE_URL"})
 ALIASES: Final = frozenset({"OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"})
 PLACEHOLDERS: Final = frozenset({"IMAGE_URL"})  # what the programs are given
-WORDS_IN_CAPITALS: Final = frozenset({"SIGTERM", "USAGE", "SELECT", "INSERT", "UPDATE", "CREATE"})
+WORDS_IN_CAPITALS: Final = frozenset({"SIGTERM", "USAGE", "SELECT", "INSERT", "UPDATE", "CREATE", "DELETE"})
 
 KNOWN_MESSAGES: Final = ("OSS 配置不完整", "AccessDenied", 'relation "job_outputs" does not exist')
 

@@ -1,0 +1,83 @@
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from consumer.adapters import host_turns
+from consumer.adapters.host_turns import HostTurns
+from consumer.core.errors import BusyError
+
+SHARE = 3
+
+
+@pytest.fixture
+def turns() -> HostTurns:
+    return HostTurns(SHARE, timeout_s=60, patience_s=0.01)
+
+
+@pytest.fixture
+def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is a prompt one."""
+    monkeypatch.setattr(host_turns, "_PROMPT_S", 0)
+
+
+async def fetches(turns: HostTurns, host: str, count: int) -> AsyncExitStack:
+    stack = AsyncExitStack()
+    for _ in range(count):
+        await stack.enter_async_context(turns.of(host))
+    return stack
+
+
+async def test_a_host_that_does_not_answer_gets_its_share_and_others_are_not_concerned(turns: HostTurns) -> None:
+    bad = await fetches(turns, "bad.test", SHARE)
+    with pytest.raises(BusyError, match=r"3 fetches from bad\.test") as caught:
+        await fetches(turns, "bad.test", 1)
+    assert caught.value.not_before_s == 60
+    with pytest.raises(BusyError):
+        await fetches(turns, "bad.test", 1)
+    good = await fetches(turns, "good.test", SHARE)
+    await good.aclose()
+    await bad.aclose()
+
+
+async def test_a_host_that_answers_promptly_has_no_share(turns: HostTurns) -> None:
+    async with turns.of("good.test"):
+        pass
+    first = await fetches(turns, "good.test", 1)
+    async with turns.of("good.test"):
+        pass
+    more = await fetches(turns, "good.test", 50)
+    await more.aclose()
+    await first.aclose()
+
+
+async def test_who_waits_for_a_host_goes_on_with_its_first_answer() -> None:
+    turns = HostTurns(SHARE, timeout_s=60, patience_s=60)
+    bad = await fetches(turns, "new.test", SHARE - 1)
+    answering = await fetches(turns, "new.test", 1)
+    waiting = [asyncio.create_task(fetches(turns, "new.test", 1)) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    await answering.aclose()
+    for stack in await asyncio.gather(*waiting):
+        await stack.aclose()
+    await bad.aclose()
+
+
+@pytest.mark.usefixtures("_slow")
+async def test_the_end_of_a_slow_fetch_makes_room_for_one(turns: HostTurns) -> None:
+    bad = await fetches(turns, "bad.test", SHARE - 1)
+    last = await fetches(turns, "bad.test", 1)
+    patient = asyncio.create_task(fetches(turns, "bad.test", 1))
+    await asyncio.sleep(0)
+    await last.aclose()
+    await (await patient).aclose()
+    await bad.aclose()
+
+
+async def test_nothing_is_remembered_of_a_host_that_nobody_is_interested_in(turns: HostTurns) -> None:
+    bad = await fetches(turns, "bad.test", SHARE)
+    with pytest.raises(BusyError):
+        await fetches(turns, "bad.test", 1)
+    await bad.aclose()
+    assert turns._hosts == {}
