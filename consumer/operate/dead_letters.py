@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -58,7 +58,8 @@ class Discard:
         """The event's temp file and the letter are gone."""
         url = letter.cause.image_url
         if url is not None and url[:5].lower() == "file:":
-            await asyncio.to_thread(self.files.discard, url)
+            with suppress(ValueError):  # what was refused as an event may name what is no URL, and so no file
+                await asyncio.to_thread(self.files.discard, url)
         await letter.ack()
 
 
