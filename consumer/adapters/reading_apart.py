@@ -1,9 +1,10 @@
-"""What a message names, read where it can do no harm."""
+"""What a message names, read where it can do no harm: `python -m consumer.adapters.reading_apart`."""
 
 import asyncio
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import json
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from dataclasses import asdict
 from typing import Final
 
 from consumer.core.decode import EventRefusedError, decode
@@ -15,20 +16,30 @@ _TIMEOUT_S: Final = 30
 
 async def read_apart(delivery: Delivery) -> Cause:
     """What the message names; nothing, if the process that reads it ends over it."""
-    # Not forked: a child would have our connections.
-    process = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    message = (delivery.body, delivery.content_type, delivery.message_id, delivery.replays)
+    message = json.dumps([delivery.body.decode("latin-1"), delivery.content_type, delivery.message_id])
+    reader = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+    )
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            return await asyncio.get_running_loop().run_in_executor(process, _read, *message)
-    except (BrokenProcessPool, TimeoutError):
+            told, _ = await reader.communicate(message.encode())
+        return Cause(**{**json.loads(told), "replays": delivery.replays})
+    except (OSError, TimeoutError, ValueError):
         return Cause(fingerprint((delivery.message_id or "").encode(), delivery.body), delivery.replays)
     finally:
-        process.shutdown(wait=False, cancel_futures=True)
+        if reader.returncode is None:
+            reader.kill()
 
 
-def _read(body: bytes, content_type: str | None, message_id: str | None, replays: int) -> Cause:
+def main() -> None:
+    """Standard input is a message; standard output is what it names, as the fields of `Cause`."""
+    body, content_type, message_id = json.load(sys.stdin)
     try:
-        return Cause.of(decode(body, content_type=content_type, message_id=message_id, replays=replays), replays)
+        cause = Cause.of(decode(body.encode("latin-1"), content_type=content_type, message_id=message_id))
     except EventRefusedError as refused:
-        return refused.cause
+        cause = refused.cause
+    json.dump(asdict(cause), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import structlog
@@ -27,6 +28,7 @@ class Health:
         self._lamps = lamps
         self._probes: dict[str, Probe] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._troubled: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._asked_at: defaultdict[str, float] = defaultdict(float)
         self._problems = {"worker": "not working", **dict.fromkeys(dependencies, "has not answered yet")}
 
@@ -58,8 +60,11 @@ class Health:
 
     async def _watch(self, dependency: str) -> None:
         while True:
-            await self.answers(dependency)
-            await asyncio.sleep(_INTERVAL_IN_TROUBLE_S if dependency in self._problems else _INTERVAL_S)
+            if await self.answers(dependency):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_INTERVAL_S):
+                        await self._troubled[dependency].wait()  # somebody else may be the first to come upon it
+            await asyncio.sleep(_INTERVAL_IN_TROUBLE_S)
 
     async def _ask(self, dependency: str) -> None:
         self._asked_at[dependency] = time.monotonic()
@@ -71,7 +76,9 @@ class Health:
             if self._problems.get(dependency) != problem:
                 _log.warning("a dependency does not answer", dependency=dependency, error=problem)
             self._problems[dependency] = problem
+            self._troubled[dependency].set()
         else:
             self._problems.pop(dependency, None)
+            self._troubled[dependency].clear()
         for lamp in self._lamps:
             lamp(dependency, up=dependency not in self._problems)

@@ -72,6 +72,28 @@ async def test_those_who_want_to_know_at_one_time_share_a_probe_that_began_after
     assert probes == 2
 
 
+async def test_trouble_that_somebody_else_came_upon_is_asked_after_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health_module, "_INTERVAL_S", 3600)
+    answers = [True, False, False, True]
+    asked: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def probe() -> None:
+        asked.put_nowait(answers[0])
+        if not answers.pop(0):
+            raise OSError("away")
+
+    health = Health(["storage"])
+    health.watch("storage", probe)
+    task = asyncio.create_task(health.run())
+    assert await asked.get()
+    assert not await health.answers("storage")
+    assert [await asyncio.wait_for(asked.get(), 30) for _ in range(3)] == [False, False, True]
+    task.cancel()
+    await asyncio.wait((task,))
+
+
 async def test_deliveries_are_paused_while_a_dependency_that_they_need_fails_its_probe() -> None:
     turns: list[bool] = []
     lamps: dict[str, bool] = {}
