@@ -5,6 +5,8 @@ import ssl
 from enum import Enum, auto
 from typing import Self
 
+TLS_HANDSHAKE = b"\x16"
+
 
 class Then(Enum):
     """What becomes of the connection after the answer."""
@@ -50,16 +52,20 @@ class CannedServer:
                 continue
             if self._then is Then.RESET:
                 writer.transport.abort()
-            writer.close()
-            return
+            break
+        writer.close()
 
     async def _read_request(self, reader: asyncio.StreamReader) -> bool:
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readexactly(1)
+            if head == TLS_HANDSHAKE:  # no server of plain HTTP waits for the end of that
+                return False
+            head += await reader.readuntil(b"\r\n\r\n")
+            lines = head.lower().splitlines()
+            sizes = [int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")]
+            await reader.readexactly(sum(sizes))
         except (asyncio.IncompleteReadError, ConnectionError):
             return False
-        sizes = [line.partition(b":")[2] for line in head.splitlines() if line.lower().startswith(b"content-length:")]
-        await reader.readexactly(int(sizes[0]) if sizes else 0)
         return True
 
 

@@ -43,8 +43,7 @@ async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
         yield channel
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbit_publisher, "_PUBLISH_TIMEOUT_S", 0.5)
     monkeypatch.setattr(rabbit, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setattr(rabbit, "_CLOSE_TIMEOUT_S", 0.2)
@@ -80,13 +79,17 @@ BREAKS: Final[dict[str, Break]] = {"frozen": freeze, "reset": Proxy.reset, "gone
 
 @pytest.mark.parametrize("break_", BREAKS)
 @pytest.mark.parametrize("line", ["open", "opening"])
-async def test_each_broken_line_is_told(amqp_url: str, channel: AbstractChannel, break_: str, line: str) -> None:
+async def test_each_broken_line_is_told(
+    amqp_url: str, channel: AbstractChannel, break_: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Proxy(amqp_url) as proxy:
         publisher = RabbitPublisher(proxy.url(), "test")
         if line == "open":
             await publish(publisher)
         elif break_ == "reset":
             proxy.to_client.cut_when(b"AMQPLAIN")  # in the middle of the greeting
+        if break_ == "frozen":
+            lose_patience(monkeypatch)
         await BREAKS[break_](proxy)
         with pytest.raises(BrokerError):
             await publish(publisher)

@@ -8,7 +8,7 @@ import pytest
 from fastcrc import crc64
 from yarl import URL
 
-from consumer.adapters.oss import OssStore
+from consumer.adapters.oss import OssStore, StorageRefusedError
 from consumer.core.errors import DependencyError, TransientError, UploadError
 from consumer.core.ports import Image
 from consumer.settings import OssSettings
@@ -107,6 +107,17 @@ async def test_a_store_that_is_not_there_is_a_neighbours_fault(make: Make) -> No
 async def test_a_checksum_that_differs_is_tried_again(make: Make, server: OssServer) -> None:
     server.faults.add(Fault(Kind.WRONG_CRC))
     assert isinstance(await verdict(make()), TransientError)
+
+
+async def test_a_bucket_that_keeps_what_it_has_takes_the_same_bytes_twice_and_others_not(
+    make: Make, server: OssServer
+) -> None:
+    await make().put(KEY, image(b"fox"), content_type="image/png", event_id="e")
+    server.faults.add(Fault(Kind.DENY, method="PUT", code="FileAlreadyExists"))
+    await make().put(KEY, image(b"fox"), content_type="image/png", event_id="e")
+    for key, data in ((KEY, b"cat"), (f"{KEY}.missing", b"fox")):
+        with pytest.raises(StorageRefusedError, match="FileAlreadyExists"):
+            await make().put(key, image(data), content_type="image/png", event_id="e")
 
 
 async def test_the_object_has_the_headers_of_the_contract(make: Make, server: OssServer) -> None:

@@ -65,6 +65,22 @@ def test_no_wait_changes_how_often_an_event_is_tried(
     assert attempt == min(len(delays_s), rungs or len(delays_s)) + 1
 
 
+@given(ladders, st.lists(st.booleans(), max_size=30))
+def test_holds_in_between_take_no_rung(delays_s: list[int], holds: list[bool]) -> None:
+    attempt, climbed = 1, []
+    for is_held in (*holds, *[False] * len(delays_s)):
+        error = (
+            DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
+            if is_held
+            else TransientError(Reason.SOURCE_UNAVAILABLE, "503")
+        )
+        outcome = outcome_of(error, attempt, delays_s)
+        if isinstance(outcome, Retry):
+            climbed.append(outcome.delay_s)
+            attempt += 1
+    assert climbed == delays_s
+
+
 @pytest.mark.parametrize(
     ("error", "reason"), [(TimeoutError(), Reason.TIMED_OUT), (KeyError("a defect"), Reason.UNEXPECTED)]
 )
