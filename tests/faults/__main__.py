@@ -1,6 +1,7 @@
 """The command line of the proof: `python -m tests.faults`."""
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -46,6 +47,7 @@ def main(names: Sequence[str], *, small: bool, sizes: dict[str, int], wants_json
     Without NAMES all campaigns are carried out. Exit code 1: a promise was broken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as after Ctrl-C
+    logging.disable()  # libraries tell of every connection that we cut
     verdicts: dict[str, Verdict] = {}
     try:
         with _directory(keep=keep) as directory, Services.opened(directory) as services:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-import aio_pika
 import asyncpg
 import oss2
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from oss2.credentials import StaticCredentialsProvider
 
+from consumer.adapters import postgres, rabbit
 from schemas import topology
+from schemas.cancellation import loss_is_no_cancellation
 from schemas.reasons import Reason
 from tests.e2e.watched_oss import ACCOUNT, WatchedOss
 from tests.faults.mixture import Content, Name, Planned
@@ -26,6 +27,7 @@ _COMPLETED: Final = "image.upload.completed"
 _FAILED: Final = "image.upload.failed"
 
 Row: TypeAlias = Mapping[str, Any]
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Ledger:
         self._queues = [topology.WORK_QUEUE, *map(topology.rung_queue, retry_delays_s)]
         self._confirmed: dict[Name, Planned] = {}
         self._copies = 0
+        self._connection: AbstractConnection | None = None
+        self._session: Session | None = None
         self._completions: defaultdict[Name, list[str]] = defaultdict(list)
         self._failures: defaultdict[Name, list[str]] = defaultdict(list)
         self._dead: Counter[tuple[str | None, str]] = Counter()
@@ -206,18 +210,35 @@ class Ledger:
         }
         return [f"{path.name} is left in TEMP_DIR" for path in self._temp_dir.iterdir() if str(path) not in kept]
 
-    @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[AbstractChannel]:
-        async with await aio_pika.connect(self._amqp_url) as connection, connection.channel() as channel:
-            yield channel
+    async def close(self) -> None:
+        """Its connections are closed."""
+        connection, self._connection = self._connection, None
+        await rabbit.close(connection)
+        session, self._session = self._session, None
+        if session is not None:
+            session.terminate()
 
     @asynccontextmanager
-    async def _database(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        connection = await asyncpg.connect(self._database_url)
+    async def _channel(self) -> AsyncIterator[AbstractChannel]:
         try:
-            yield connection
-        finally:
-            await connection.close()
+            if self._connection is None:
+                self._connection = await rabbit.connect(self._amqp_url, "ledger")
+            with loss_is_no_cancellation():
+                async with self._connection.channel() as channel:
+                    yield channel
+        except rabbit.LOST:
+            await self.close()
+            raise
+
+    @asynccontextmanager
+    async def _database(self) -> AsyncIterator[Session]:
+        try:
+            if self._session is None:
+                self._session = await asyncpg.connect(self._database_url)
+            yield self._session
+        except postgres.LOST:
+            await self.close()
+            raise
 
 
 class _Comparison:

@@ -49,10 +49,11 @@ async def connection_closes(services: Services, *, closes: int = 50) -> Verdict:
 
 @campaign(restarts=2)
 async def postgres_restarts(services: Services, *, restarts: int = 20) -> Verdict:
-    """The database crashes, and recovers."""
+    """The database crashes, and recovers at once or some seconds later."""
 
-    async def restart(_: int) -> None:
+    async def restart(number: int) -> None:
         await asyncio.to_thread(services.postgres.kill)
+        await asyncio.sleep(number % 3)
         await asyncio.to_thread(services.postgres.start)
 
     async with World.opened(services) as world:

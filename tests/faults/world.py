@@ -86,6 +86,7 @@ class World:
             world._settings = world._usual() | settings
             world.mixture = Mixture(world.host, world.to_web.url, world.temp_dir)
             world.ledger = Ledger(world.amqp_url, world.database_url, world.oss, world.temp_dir, RETRY_DELAYS_S)
+            stack.push_async_callback(world.ledger.close)
             await world.ledger.open()
             world.generator = Generator(world.amqp_url, world.ledger.confirmed)
             stack.push_async_callback(world.generator.close)
@@ -128,8 +129,9 @@ class World:
         Raises:
             AssertionError: none is.
         """
-        began, before = time.monotonic(), await self.ledger.stored()
-        while await self.ledger.stored() == before:
+        began, before = time.monotonic(), await self._stored()
+        while (now := await self._stored()) is None or now == before:
+            before = now if before is None else before
             if time.monotonic() - began > _PATIENCE_S:
                 raise AssertionError(f"nothing was stored within {_PATIENCE_S} s")
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -155,6 +157,12 @@ class World:
         verdict = await self.ledger.compare()
         wrong_ends = [f"a worker ended with {code}" for code in codes if code]
         return Verdict(verdict.figures, verdict.violations + wrong_ends + list(self._defects()))
+
+    async def _stored(self) -> int | None:
+        try:
+            return await self.ledger.stored()
+        except postgres.LOST:
+            return None
 
     async def _look(self) -> tuple[int, int, float]:
         try:
