@@ -96,7 +96,10 @@ async def test_each_broken_line_is_told(
         await publisher.close()
 
 
-async def test_who_is_no_broker_or_does_not_let_us_in_is_told_without_the_password(amqp_url: str) -> None:
+async def test_who_is_no_broker_or_does_not_let_us_in_is_told_without_the_password(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_patience(monkeypatch)
     async with CannedServer(http(400)) as server:
         port = server.url.rpartition(":")[2]
         for url in (
