@@ -1,7 +1,8 @@
 """A cluster whose nodes are killed: the leader of the work queue, again and again, under load."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
@@ -11,16 +12,17 @@ import asyncpg
 
 from schemas import topology
 from tests.faults.balancer import Balancer
+from tests.faults.campaign import campaign
 from tests.faults.cluster_nodes import Cluster
 from tests.faults.ledger import Verdict
-from tests.faults.mixture import Planned
 from tests.faults.services import Services
 from tests.faults.world import World
 
 _PER_S: Final = 60
-_MOST_EVENTS: Final = 1_000_000
-_ROWS_AFTERWARDS: Final = _PER_S  # so many, and both workers would have noticed what they have lost
+_YOUNG_S: Final = 20  # RabbitMQ 3.10 may lose what was declared on a node just before it is killed
+_NOTICE_S: Final = 2  # until a worker knows that its connection is lost
 _WINDOW_S: Final = 20
+_LATE_S: Final = 300
 
 
 class BalancedCluster:
@@ -47,64 +49,61 @@ class BalancedCluster:
         return f"amqp://guest:guest@127.0.0.1:{self._port}/{path}"
 
 
-async def leader_kills(services: Services, *, kills: int = 10) -> Verdict:
+@campaign(kills=1)
+async def cluster(services: Services, *, kills: int = 10) -> Verdict:
     """Two workers on a cluster of three nodes; the leader is killed, and back before the next one is.
 
     Work must go on while it is away, with both workers.
     """
-    with Cluster(services.directory / "cluster").opened() as cluster:
+    killed_at: list[datetime] = []
+    with Cluster(services.directory / "cluster").opened() as nodes:
         async with (
-            Balancer(cluster.addresses) as balancer,
-            World.opened(services, BalancedCluster(cluster, balancer)) as world,
+            Balancer(nodes.addresses) as balancer,
+            World.opened(services, BalancedCluster(nodes, balancer)) as world,
         ):
-            workers = [world.start_worker() for _ in range(2)]
-            for worker in workers:
-                await world.attached(worker)
-            done = asyncio.Event()
-            events = _until(done.is_set, world.mixture.events(_MOST_EVENTS))
-            publishing = asyncio.create_task(world.generator.publish_all(events, per_s=_PER_S))
-            killed_at = []
-            for _ in range(kills):
-                await asyncio.to_thread(cluster.await_whole)
-                leader = await asyncio.to_thread(cluster.leader, world.name, topology.WORK_QUEUE)
-                killed_at.append(datetime.now(UTC))
-                await asyncio.to_thread(leader.kill)
-                await _more_rows(world)
-                for worker in workers:
-                    await world.attached(worker)
-                await asyncio.to_thread(leader.start)
-            done.set()
-            await publishing
-            await asyncio.to_thread(cluster.await_whole)
-            verdict = await world.finish()
-            return Verdict(verdict.figures | await _standstills(world.database_url, killed_at), verdict.violations)
+            workers = [await world.attached(world.start_worker()) for _ in range(2)]
+            async with world.load(per_s=_PER_S):
+                await asyncio.sleep(_YOUNG_S)
+                for _ in range(kills):
+                    await asyncio.to_thread(nodes.await_whole)
+                    leader = await asyncio.to_thread(nodes.leader, world.name, topology.WORK_QUEUE)
+                    killed_at.append(datetime.now(UTC))
+                    await asyncio.to_thread(leader.kill)
+                    await asyncio.sleep(_NOTICE_S)
+                    for worker in workers:
+                        await world.attached(worker)
+                    await world.resumed()
+                    await asyncio.to_thread(leader.start)
+            await asyncio.to_thread(nodes.await_whole)
+            late_s = await _all_decided(world)
+            verdict = (await world.finish()).told("seconds until the last was decided", round(late_s, 1))
+            standstills = await _standstills(world.database_url, killed_at)
+    return verdict.told("median standstill in s", round(median(standstills), 2)).told(
+        "longest standstill in s", round(max(standstills), 2)
+    )
 
 
-def _until(over: Callable[[], bool], events: Iterator[Planned]) -> Iterator[Planned]:
-    while not over():
-        yield next(events)
+async def _all_decided(world: World) -> float:
+    """How long it took until every event had its row.
+
+    What moves from one quorum queue into another while one of them loses its leader is moved again only once the broker
+    has waited in vain for a confirmation: three minutes, unless `dead_letter_worker_publisher_confirm_timeout` is set.
+    """
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LATE_S):
+            while await world.ledger.decided() < world.ledger.expected:  # noqa: ASYNC110 a database tells nobody
+                await asyncio.sleep(0.1)
+    return loop.time() - since
 
 
-async def _more_rows(world: World) -> None:
-    due = await world.ledger.decided() + _ROWS_AFTERWARDS
-    async with asyncio.timeout(_WINDOW_S):
-        while await world.ledger.decided() < due:  # noqa: ASYNC110 a database tells nobody
-            await asyncio.sleep(0.1)
-
-
-async def _standstills(database_url: str, killed_at: Sequence[datetime]) -> dict[str, float]:
-    """How long no row was written at the worst, after each kill."""
+async def _standstills(database_url: str, killed_at: Sequence[datetime]) -> list[float]:
+    """For how many seconds no row was written at the worst, after each kill."""
     connection = await asyncpg.connect(database_url)
     try:
         written = [row[0] for row in await connection.fetch('SELECT "createdAt" FROM job_outputs ORDER BY 1')]
     finally:
         await connection.close()
-    longest = [
-        max(
-            (later - earlier).total_seconds()
-            for earlier, later in pairwise(written)
-            if 0 <= (later - killed).total_seconds() <= _WINDOW_S
-        )
-        for killed in killed_at
-    ]
-    return {"kills": len(longest), "median standstill s": median(longest), "longest standstill s": max(longest)}
+    gaps = [(later, (later - earlier).total_seconds()) for earlier, later in pairwise(written)]
+    return [max(gap for at, gap in gaps if 0 <= (at - killed).total_seconds() <= _WINDOW_S) for killed in killed_at]
