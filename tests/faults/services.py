@@ -29,7 +29,7 @@ class Services:
     @cached_property
     def rabbitmq(self) -> RabbitMQ:
         """A node of our own."""
-        rabbitmq = RabbitMQ(self.directory / "rabbitmq")
+        rabbitmq = RabbitMQ(self.directory / "rabbitmq-faults")
         self._stack.callback(rabbitmq.remove)
         rabbitmq.start()
         return rabbitmq
@@ -37,7 +37,7 @@ class Services:
     @cached_property
     def postgres(self) -> Postgres:
         """A server of our own; without fsync, which only a power cut could tell."""
-        postgres = Postgres(self.directory / "postgres", settings={"fsync": "off"})
+        postgres = Postgres(self.directory / "postgres-faults", settings={"fsync": "off"})
         self._stack.callback(postgres.remove)
         postgres.start()
         return postgres
