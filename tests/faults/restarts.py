@@ -30,7 +30,7 @@ async def broker_restarts(services: Services, *, restarts: int = 50) -> Verdict:
     async with World.opened(services) as world:
         # RabbitMQ 3.10 may lose a quorum queue that was declared just before the node is killed.
         await asyncio.to_thread(services.rabbitmq.restart)
-        return await _under_load(world, restarts, restart)
+        return await under_load(world, restarts, restart)
 
 
 @campaign(closes=6)
@@ -44,7 +44,7 @@ async def connection_closes(services: Services, *, closes: int = 50) -> Verdict:
             else:
                 await asyncio.to_thread(services.rabbitmq.evaluate, _CLOSE_ALL)
 
-        return await _under_load(world, closes, close)
+        return await under_load(world, closes, close)
 
 
 @campaign(restarts=2)
@@ -57,14 +57,14 @@ async def postgres_restarts(services: Services, *, restarts: int = 20) -> Verdic
         await asyncio.to_thread(services.postgres.start)
 
     async with World.opened(services) as world:
-        return await _under_load(world, restarts, restart)
+        return await under_load(world, restarts, restart)
 
 
-async def _under_load(world: World, times: int, fault: Callable[[int], Awaitable[None]]) -> Verdict:
+async def under_load(world: World, times: int, fault: Callable[[int], Awaitable[None]], **settings: str) -> Verdict:
     """The fault has come so many times while two workers were working; each time they resumed soon after it."""
     random = Random(1)
     took_s: list[float] = []
-    for worker in (world.start_worker(), world.start_worker()):
+    for worker in (world.start_worker(**settings), world.start_worker(**settings)):
         await world.attached(worker)
     async with world.load(per_s=_PER_S):
         await world.resumed()
