@@ -16,7 +16,7 @@ from consumer.core.dead_letter import DeadLetter
 from consumer.core.ports import Broker
 from consumer.operate.choice import Choice
 from consumer.operate.display import progress
-from consumer.operate.pace import Pace
+from consumer.operate.pace import paced
 from schemas import topology
 
 
@@ -119,14 +119,15 @@ async def discard(url: str, temp_dir: Path, order: Order, tally: Tally) -> None:
 
 async def work_off(url: str, order: Order, deed: Deed, tally: Tally) -> None:
     """The deed is done with each letter that is meant, unless it is a rehearsal, and the tally says so."""
-    pace = Pace(order.per_second)
     async with DeadLetters.opened(url) as letters:
         with progress("dead letters", letters.count) as show:
-            async for letter in chosen(letters, order.choice, order.limit):
-                await pace.step()
+
+            async def do(letter: RabbitDeadLetter) -> None:
                 await (rehearse if order.is_rehearsal else deed)(letter)
                 tally.reasons[letter.letter.reason] += 1
                 show(letters.read)
+
+            await paced(chosen(letters, order.choice, order.limit), do, order.per_second)
 
 
 async def chosen(letters: DeadLetters, choice: Choice, limit: int | None = None) -> AsyncIterator[RabbitDeadLetter]:

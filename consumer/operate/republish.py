@@ -12,7 +12,7 @@ from consumer.core.announcements import completed, failed
 from consumer.core.ports import Broker
 from consumer.core.records import Failure, Output
 from consumer.operate.display import progress
-from consumer.operate.pace import Pace
+from consumer.operate.pace import paced
 from consumer.settings import OssSettings, RepublishSettings
 from schemas.events import ImageUploadCompleted, ImageUploadFailed
 
@@ -75,19 +75,30 @@ async def announce_again(
 
     What is committed from now on is left out: whoever writes it announces it.
     """
-    last, pace = await history.last_number(), Pace(order.per_second)
-    with progress("announcements", min(await history.count(order.span, last), order.limit or sys.maxsize)) as show:
-        async for record in _merged(history.outputs(order.span, last), history.failures(order.span, last)):
-            if tally.done == order.limit:
-                return
-            event = completed(record, link(record)) if isinstance(record, Output) else failed(record)
-            if event is None:
-                continue
-            await pace.step()
+    last = await history.last_number()
+    total = min(await history.count(order.span, last), order.limit or sys.maxsize)
+    with progress("announcements", total) as show:
+
+        async def announce(event: Announcement) -> None:
             if not order.is_rehearsal:
                 await broker.announce(event)
             tally.add(event)
             show(tally.done)
+
+        records = _merged(history.outputs(order.span, last), history.failures(order.span, last))
+        await paced(_announcements(records, link, total), announce, order.per_second)
+
+
+async def _announcements(
+    records: AsyncIterator[Record], link: Callable[[Output], str], limit: int
+) -> AsyncIterator[Announcement]:
+    async for record in records:
+        if not limit:
+            return
+        event = completed(record, link(record)) if isinstance(record, Output) else failed(record)
+        if event is not None:
+            limit -= 1
+            yield event
 
 
 def _as_it_was(output: Output) -> str:
