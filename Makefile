@@ -27,6 +27,11 @@ bench: ## events per second, CPU and memory beside a bare loop
 	@sandbox/setup python services bench
 	@$(BIN)/python -m tests.bench
 
+peers: ## what else does this job, FastStream and Celery, for `python -m tests.faults peers`
+	@sandbox/setup python services
+	@test -x .sandbox/peers/bin/pip || $(BIN)/python -m venv --clear .sandbox/peers
+	.sandbox/peers/bin/pip install -q --disable-pip-version-check -r tests/faults/peers/requirements.txt
+
 run: ## a worker and the HTTP ingress, with the settings of the environment and .env; when one ends, so does the other
 	@sandbox/setup python
 	@bash -c 'trap "kill \$$(jobs -p) 2>/dev/null; wait" EXIT; trap "exit 130" INT; trap "exit 0" TERM; \
@@ -46,4 +51,4 @@ clean: ## stop the sandbox and remove what the targets made
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf .venv .sandbox
 
-.PHONY: help setup demo test check bench run format lock clean
+.PHONY: help setup demo test check bench peers run format lock clean

@@ -44,7 +44,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, words: Sequence[st
 def main(names: Sequence[str], *, small: bool, sizes: dict[str, int], wants_json: bool, keep: bool) -> None:
     """Do everything to private services and workers, and compare what is left with what was promised.
 
-    Without NAMES all campaigns are carried out, except those of others than ourselves. Exit code 1: a promise was broken.
+    Without NAMES all campaigns are carried out, but not the one of the peers. Exit code 1: a promise was broken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as after Ctrl-C
     logging.disable()  # libraries tell of every connection that we cut

@@ -18,6 +18,8 @@ class Campaign:
     name: str
     _run: Run
     _small: dict[str, int]
+    on_request: bool = False
+    """Whether it is carried out only by name."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -41,12 +43,12 @@ class Campaign:
 CAMPAIGNS: Final[dict[str, Campaign]] = {}
 
 
-def campaign(**small: int) -> Callable[[Run], Run]:
+def campaign(*, on_request: bool = False, **small: int) -> Callable[[Run], Run]:
     """The function is a campaign under its own name; `small` are the sizes of its run among the tests."""
 
     def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")
-        CAMPAIGNS[name] = Campaign(name, run, small)
+        CAMPAIGNS[name] = Campaign(name, run, small, on_request)
         return run
 
     return register
