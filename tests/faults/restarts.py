@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
+from tests.e2e.product_process import WorkerProcess
 from tests.faults.campaign import campaign
 from tests.faults.ledger import Verdict
 from tests.faults.services import Services
@@ -64,7 +65,7 @@ async def under_load(world: World, times: int, fault: Callable[[int], Awaitable[
     """The fault has come so many times while two workers were working; each time they resumed soon after it."""
     random = Random(1)
     took_s: list[float] = []
-    for worker in (world.start_worker(**settings), world.start_worker(**settings)):
+    for worker in (world.start_worker(WorkerProcess, **settings), world.start_worker(WorkerProcess, **settings)):
         await world.attached(worker)
     async with world.load(per_s=_PER_S):
         await world.resumed()

@@ -329,6 +329,18 @@ async def test_a_consumer_that_the_broker_cancels_subscribes_anew(
     assert (await consuming.next()).body == b"fox"
 
 
+async def test_a_channel_that_the_broker_closes_is_made_anew(consuming: Consuming, channel: AbstractChannel) -> None:
+    await send(channel, b"fox")
+    delivery = await consuming.next()
+    assert isinstance(delivery, RabbitDelivery)
+    await delivery.ack()
+    stale = delivery._message
+    await stale.channel.basic_ack(stale.delivery_tag or 0)
+    await send(channel, b"later")
+    assert (await consuming.next()).body == b"later"
+    assert consuming.reconnects() == 1
+
+
 async def test_a_broker_that_restarts_is_waited_for_and_loses_nothing(private_rabbit: Callable[[], RabbitMQ]) -> None:
     server = private_rabbit()
     consuming = Consuming(server.url)
