@@ -117,6 +117,7 @@ class DeadLetters:
                 await channel.set_qos(prefetch_count=_PAGE)
             yield cls(connection, channel, count, address)
             with _told(address):
+                _refuse_lost(channel)
                 await channel.close()  # which is answered, so that every ack before it has been read
         finally:
             await rabbit.close(connection)
@@ -146,9 +147,7 @@ class DeadLetters:
         looks_at_none = 0
         for _ in range(round(_SILENCE_S / _LOOK_EVERY_S)):
             message = await _within(_LOOK_EVERY_S, page)
-            if self._channel.is_closed:
-                # What came before belongs to nobody now, and may be with somebody else.
-                raise ConnectionError("the connection was lost")
+            _refuse_lost(self._channel)
             if message is not None:
                 return message
             looks_at_none = 0 if await _ready(self._connection) else looks_at_none + 1
@@ -162,6 +161,12 @@ async def _within(seconds: float, page: asyncio.Queue[AbstractIncomingMessage]) 
         async with asyncio.timeout(seconds):
             return await page.get()
     return None
+
+
+def _refuse_lost(channel: AbstractChannel) -> None:
+    if channel.is_closed:
+        # What came over it belongs to nobody now, and may be with somebody else.
+        raise ConnectionError("the connection was lost")
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from consumer.adapters.file_source import FileSource
 from consumer.adapters.rabbit_dead_letters import DeadLetters, RabbitDeadLetter
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.core.dead_letter import DeadLetter
+from consumer.core.errors import DependencyError
 from consumer.core.ports import Broker
 from consumer.operate.choice import Choice
 from consumer.operate.display import progress
 from consumer.operate.pace import paced
 from schemas import topology
+from schemas.reasons import Reason
 
 
 class Deed(Protocol):
@@ -52,15 +54,25 @@ class Replay:
 class Discard:
     """Giving up; the failure's row stays."""
 
-    files: FileSource
+    temp_dir: Path
 
     async def __call__(self, letter: RabbitDeadLetter) -> None:
-        """The event's temp file and the letter are gone."""
+        """The event's temp file and the letter are gone.
+
+        Raises:
+            DependencyError: this machine does not have the directory where the file is; the letter stays.
+        """
         url = letter.cause.image_url
         if url is not None and url[:5].lower() == "file:":
-            with suppress(ValueError):  # what was refused as an event may name what is no URL, and so no file
-                await asyncio.to_thread(self.files.discard, url)
+            await asyncio.to_thread(self._free, url)
         await letter.ack()
+
+    def _free(self, url: str) -> None:
+        if not self.temp_dir.is_dir():
+            detail = f"TEMP_DIR {self.temp_dir} is not here: discard on a machine that shares it with the workers"
+            raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail)
+        with suppress(ValueError):  # what was refused as an event may name what is no URL, and so no file
+            FileSource(self.temp_dir, max_bytes=0).discard(url)
 
 
 async def rehearse(_letter: RabbitDeadLetter) -> None:
@@ -113,8 +125,9 @@ async def discard(url: str, temp_dir: Path, order: Order, tally: Tally) -> None:
 
     Raises:
         StartError, BrokerError: as `replay`.
+        DependencyError: this machine does not have the directory.
     """
-    await work_off(url, order, Discard(FileSource(temp_dir, max_bytes=0)), tally)
+    await work_off(url, order, Discard(temp_dir), tally)
 
 
 async def work_off(url: str, order: Order, deed: Deed, tally: Tally) -> None:

@@ -71,7 +71,7 @@ def _table(*columns: str, rows: Sequence[Sequence[object]]) -> None:
     if rows:
         print_table(columns, rows)
     else:
-        click.echo("no dead letter is meant")
+        click.echo("there is no such dead letter")
 
 
 def _body(body: bytes) -> object:

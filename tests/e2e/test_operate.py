@@ -147,7 +147,7 @@ async def test_a_letter_whose_cause_was_mended_is_replayed_stored_and_traced(
     await wire.completion(published)
     (failure,) = await database.fetch("SELECT * FROM job_failures")
     assert failure["resolvedAt"] is not None
-    assert operator.types("dead", "list").out == "no dead letter is meant\n"
+    assert operator.types("dead", "list").out == "there is no such dead letter\n"
 
     said = operator.types("trace", "mended")
     assert said.code == 0
@@ -387,7 +387,7 @@ async def test_on_a_terminal_the_operator_is_asked_before_all_letters_are_replay
         assert process.exitcode == (0 if answer == "y" else 1)
         screen = os.read(keyboard, 65_536).decode()
     assert "replay 2 dead letters (not_an_image 2)? [y/N]" in screen
-    assert ("replayed: 2 dead letters" in screen) is (answer == "y")
+    assert ("replayed: 2 dead letters" in screen) is ("2/2" in screen) is (answer == "y")  # the latter is the bar's
     await await_waiting(wire, topology.DEAD_QUEUE, left)
 
 

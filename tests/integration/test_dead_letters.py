@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from consumer.adapters import rabbit
 from consumer.adapters.rabbit_dead_letters import DeadLetters, RabbitDeadLetter
 from consumer.adapters.rabbit_publisher import RabbitPublisher
-from consumer.core.errors import BrokerError, StartError
+from consumer.core.errors import BrokerError, DependencyError, StartError
 from consumer.core.ports import Delivery
 from consumer.operate import dead_letters
 from consumer.operate.choice import Choice
@@ -338,6 +338,15 @@ async def test_discarding_frees_the_temp_file_and_leaves_all_others(
     assert [file.exists() for file in (*files, outside)] == [False, True, True, True]
     await queues.await_waiting(topology.DEAD_QUEUE, 1)
     assert await reasons(amqp_url) == {"too_large": 1}
+
+
+async def test_a_letter_whose_file_is_elsewhere_stays_and_is_told(
+    queues: Queues, amqp_url: str, tmp_path: Path
+) -> None:
+    await queues.bury(samples.event(image_url=(tmp_path / "fox.png").as_uri()))
+    with pytest.raises(DependencyError, match="is not here: discard on a machine that shares it"):
+        await dead_letters.discard(amqp_url, tmp_path / "not mounted", Order(Choice()), Tally())
+    await queues.await_waiting(topology.DEAD_QUEUE, 1)
 
 
 async def test_a_broker_that_is_away_or_has_no_dead_queue_is_told_in_one_sentence(amqp_url: str) -> None:
