@@ -32,6 +32,10 @@ peers: ## what else does this job, FastStream and Celery, for `python -m tests.f
 	@test -x .sandbox/peers/bin/pip || $(BIN)/python -m venv --clear .sandbox/peers
 	.sandbox/peers/bin/pip install -q --disable-pip-version-check -r tests/faults/peers/requirements.txt
 
+faults: ## the proof that nothing is lost: every fault that we can produce, under load; about an hour
+	@sandbox/setup python services
+	@$(BIN)/python -m tests.faults
+
 run: ## a worker and the HTTP ingress, with the settings of the environment and .env; when one ends, so does the other
 	@sandbox/setup python
 	@bash -c 'trap "kill \$$(jobs -p) 2>/dev/null; wait" EXIT; trap "exit 130" INT; trap "exit 0" TERM; \
@@ -51,4 +55,4 @@ clean: ## stop the sandbox and remove what the targets made
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf .venv .sandbox
 
-.PHONY: help setup demo test check bench peers run format lock clean
+.PHONY: help setup demo test check bench faults peers run format lock clean

@@ -16,7 +16,16 @@ import click
 
 from sandbox.postgres import Postgres
 from sandbox.process import DidNotStartError, NotInstalledError, Process
-from tests.faults import contest, crashes, crossings, freezes, leaders, outages, restarts  # noqa: F401 each brings its campaigns
+from tests.faults import (  # noqa: F401 each brings its campaigns
+    contest,
+    crashes,
+    crossings,
+    freezes,
+    leaders,
+    mutants,
+    outages,
+    restarts,
+)
 from tests.faults.campaign import CAMPAIGNS
 from tests.faults.ledger import Verdict
 from tests.faults.report import print_json, print_table

@@ -1,0 +1,440 @@
+"""The lines that keep the promise, each changed for the worse: the tests that it names must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tests.faults.campaign import campaign
+from tests.faults.ledger import Verdict
+from tests.faults.services import Services
+from tests.programs import ROOT
+
+_LEFT_OUT: Final = shutil.ignore_patterns(".*", "node_modules", "__pycache__")
+_TIMEOUT_S: Final = 300
+_TESTS_FAILED: Final = 1
+
+_SETTLE: Final = "consumer/runtime/settle.py"
+_STORE_IMAGE: Final = "consumer/handlers/store_image.py"
+_RETRY: Final = "consumer/core/retry.py"
+_DISPATCH: Final = "consumer/runtime/dispatch.py"
+_TRIAL: Final = "consumer/runtime/trial.py"
+_WORKER: Final = "consumer/runtime/worker.py"
+_CONSUMER: Final = "consumer/adapters/rabbit_consumer.py"
+_PUBLISHER: Final = "consumer/adapters/rabbit_publisher.py"
+_RECORDS: Final = "consumer/adapters/postgres_records.py"
+_POSTGRES: Final = "consumer/adapters/postgres.py"
+_OSS: Final = "consumer/adapters/oss.py"
+_SQL: Final = "consumer/sql/0001_outputs_and_failures.sql"
+_TOPOLOGY: Final = "schemas/topology.py"
+_ANNOUNCEMENTS: Final = "consumer/core/announcements.py"
+
+_OF_SETTLE: Final = "tests/unit/test_settle.py"
+_OF_HANDLER: Final = "tests/unit/test_store_image.py"
+_OF_RETRY: Final = "tests/unit/test_retry.py"
+_OF_WORKER: Final = "tests/unit/test_worker.py"
+_OF_RABBIT: Final = "tests/integration/test_rabbit.py"
+_OF_BROKER: Final = "tests/contract/test_broker.py"
+_OF_RECORDS: Final = "tests/contract/test_records.py"
+_OF_POSTGRES: Final = "tests/integration/test_postgres.py"
+_OF_TOPOLOGY: Final = "tests/unit/test_topology.py"
+_OF_STORE: Final = "tests/contract/test_object_store.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change for the worse, and the tests that must go red."""
+
+    worse: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS: Final = (
+    Mutant(
+        "acks before anything is settled",
+        _SETTLE,
+        "                settled = await self._settle(",
+        "                await delivery.ack()\n                settled = await self._settle(",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "deletes the temp file before the completion is confirmed",
+        _SETTLE,
+        """        with self.meter.stage("announce"):
+            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+        if cause.image_url is not None:
+            await self.source.discard(cause.image_url)
+""",
+        """        if cause.image_url is not None:
+            await self.source.discard(cause.image_url)
+        with self.meter.stage("announce"):
+            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+""",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "leaves the temp file of a stored event",
+        _SETTLE,
+        "            await self.source.discard(cause.image_url)",
+        "            pass",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "announces no duplicate",
+        _SETTLE,
+        "            case Stored(output) | Duplicate(output):",
+        "            case Stored(output):",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "acks what is to be tried later without a copy of it",
+        _SETTLE,
+        "        await self.broker.copy(delivery, queue, {topology.X_ATTEMPT: attempt})",
+        "        assert queue",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "counts a hold as an attempt",
+        _SETTLE,
+        "delivery.attempt + isinstance(outcome, Retry)",
+        "delivery.attempt + 1",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "counts no retry",
+        _SETTLE,
+        "delivery.attempt + isinstance(outcome, Retry)",
+        "delivery.attempt",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "copies once more for a hint that was not published",
+        _SETTLE,
+        '            _log.warning("a hint was not published", error=redact(repr(error)))',
+        "            raise BrokerError from error",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "gives up when a step of settling is refused",
+        _SETTLE,
+        '                _log.warning("settling is delayed", outcome=outcome.label, error=redact(str(error)))',
+        "                raise",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "fails what is stored",
+        _SETTLE,
+        "        if isinstance(verdict, Output):",
+        "        if isinstance(verdict, Output) and not self:",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "announces no failure",
+        _SETTLE,
+        "        if event := failed(verdict):",
+        "        if (event := failed(verdict)) and not self:",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "does the work of a decided event again",
+        _STORE_IMAGE,
+        "decided(cause, await self.records.find(cause))",
+        "decided(cause, Recorded())",
+        _OF_HANDLER,
+    ),
+    Mutant(
+        "writes the row before the object",
+        _STORE_IMAGE,
+        """            with self.meter.stage("store"):
+                await self.store.put(key, image, content_type=form.content_type, event_id=event.id)
+        output = self._output(event, cause, key, image, form)
+        with self.meter.stage("record"):
+            recorded = await self.records.record(output)
+""",
+        """            output = self._output(event, cause, key, image, form)
+            with self.meter.stage("record"):
+                recorded = await self.records.record(output)
+            with self.meter.stage("store"):
+                await self.store.put(key, image, content_type=form.content_type, event_id=event.id)
+""",
+        _OF_HANDLER,
+    ),
+    Mutant(
+        "deletes the object that the row names",
+        _STORE_IMAGE,
+        "        if recorded.oss_key != key:",
+        "        if recorded.oss_key:",
+        _OF_HANDLER,
+    ),
+    Mutant(
+        "leaves an object without a row",
+        _STORE_IMAGE,
+        "        if recorded.oss_key != key:",
+        "        if not recorded.oss_key:",
+        _OF_HANDLER,
+    ),
+    Mutant(
+        "lets a neighbour's outage cost attempts",
+        _RETRY,
+        "            return Hold(error.reason, error.detail, delays_s[0])",
+        "            return _climb(error, attempt, delays_s)",
+        _OF_RETRY,
+    ),
+    Mutant(
+        "holds for ever what the store refuses of one event alone",
+        _RETRY,
+        "DependencyError() if is_away or error.reason is not Reason.STORAGE_REFUSED:",
+        "DependencyError():",
+        f"{_OF_RETRY} tests/unit/test_dispatch.py",
+    ),
+    Mutant(
+        "fails what may succeed later",
+        _RETRY,
+        "            return _climb(error, attempt, delays_s, rungs=error.rungs, not_before_s=error.not_before_s)",
+        "            return Failed(error.reason, error.detail)",
+        _OF_RETRY,
+    ),
+    Mutant(
+        "skips the last rung",
+        _RETRY,
+        "    if attempt > min(rungs, len(delays_s)):",
+        "    if attempt >= min(rungs, len(delays_s)):",
+        _OF_RETRY,
+    ),
+    Mutant(
+        "fails at once what nobody foresaw",
+        _RETRY,
+        "            return _climb(_named(error), attempt, delays_s)",
+        "            return Failed(_named(error).reason, _named(error).detail)",
+        _OF_RETRY,
+    ),
+    Mutant(
+        "waits for a handler for ever",
+        _DISPATCH,
+        "asyncio.timeout(self.timeout_s)",
+        "asyncio.timeout(None)",
+        "tests/unit/test_dispatch.py",
+    ),
+    Mutant(
+        "lets a defect end the worker",
+        _DISPATCH,
+        "        except Exception as error:",
+        "        except UploadError as error:",
+        "tests/unit/test_dispatch.py",
+    ),
+    Mutant(
+        "notes no trial",
+        _TRIAL,
+        "                return await self.trials.begin(suspect)",
+        "                return 0",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "never erases the note of a trial",
+        _TRIAL,
+        "            await self.trials.end(suspect)",
+        "            pass",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "takes many at once after a start",
+        _CONSUMER,
+        "        self._is_careful = True",
+        "        self._is_careful = False",
+        _OF_RABBIT,
+    ),
+    Mutant(
+        "keeps the broker's own headers on a copy",
+        _CONSUMER,
+        "            if not name.startswith(_OF_THE_BROKER) and",
+        "            if",
+        _OF_RABBIT,
+    ),
+    Mutant(
+        "publishes copies that a restart forgets",
+        _CONSUMER,
+        "            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,",
+        "            delivery_mode=aio_pika.DeliveryMode.NOT_PERSISTENT,",
+        _OF_BROKER,
+    ),
+    Mutant(
+        "publishes copies into nowhere",
+        _PUBLISHER,
+        'await self._publish(message, queue, exchange="", mandatory=True)',
+        'await self._publish(message, queue, exchange="", mandatory=False)',
+        _OF_BROKER,
+    ),
+    Mutant(
+        "waits for no confirmation",
+        _PUBLISHER,
+        "publisher_confirms=True",
+        "publisher_confirms=False",
+        f"{_OF_BROKER} {_OF_RABBIT}",
+    ),
+    Mutant(
+        "swaps the verdicts on copies of one message",
+        _PUBLISHER,
+        "        async with lock:\n",
+        "        if lock:\n",
+        _OF_BROKER,
+    ),
+    Mutant(
+        "announces what a restart forgets",
+        _PUBLISHER,
+        "            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,",
+        "            delivery_mode=aio_pika.DeliveryMode.NOT_PERSISTENT,",
+        _OF_RABBIT,
+    ),
+    Mutant(
+        "numbers rows in another order than they are committed",
+        _RECORDS,
+        '    await connection.execute("SELECT pg_advisory_xact_lock($1)", _NUMBERING_LOCK)',
+        "    assert connection",
+        _OF_POSTGRES,
+    ),
+    Mutant(
+        "is silent about two outputs under one key",
+        _RECORDS,
+        'ON CONFLICT ("eventSource", "eventId") DO NOTHING',
+        "ON CONFLICT DO NOTHING",
+        _OF_POSTGRES,
+    ),
+    Mutant(
+        "lets an event have two rows",
+        _SQL,
+        """    "deletedAt" timestamptz,
+    UNIQUE ("eventSource", "eventId")
+""",
+        """    "deletedAt" timestamptz
+""",
+        _OF_RECORDS,
+    ),
+    Mutant(
+        "lets a later failure of a run replace the first one",
+        _RECORDS,
+        "    ON CONFLICT (id) DO NOTHING",
+        "    ON CONFLICT (id) DO UPDATE SET reason = EXCLUDED.reason, detail = EXCLUDED.detail",
+        _OF_RECORDS,
+    ),
+    Mutant(
+        "records a failure beside an output",
+        _RECORDS,
+        "            if output is not None and output.fingerprint == failure.fingerprint:",
+        "            if output is not None and not failure:",
+        _OF_RECORDS,
+    ),
+    Mutant(
+        "leaves a failure unresolved when its event is stored",
+        _RECORDS,
+        """UPDATE job_failures SET "resolvedAt" = clock_timestamp() FROM inserted""",
+        """UPDATE job_failures SET "resolvedAt" = NULL FROM inserted""",
+        _OF_POSTGRES,
+    ),
+    Mutant(
+        "blames the event for the database",
+        _POSTGRES,
+        '        raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error',
+        "        raise ValueError(detail) from error",
+        _OF_POSTGRES,
+    ),
+    Mutant(
+        "believes that what OSS stored is what was sent",
+        _OSS,
+        "    if stored != str(sent):",
+        "    if not stored:",
+        _OF_STORE,
+    ),
+    Mutant(
+        "blames the event for a store in trouble",
+        _OSS,
+        "    trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR or",
+        "    trouble =",
+        "tests/integration/test_blame_of_storage.py",
+    ),
+    Mutant(
+        "dead-letters at most once",
+        _TOPOLOGY,
+        '        "x-dead-letter-strategy": "at-least-once",\n',
+        "",
+        _OF_TOPOLOGY,
+    ),
+    Mutant(
+        "gives every copy of a completion an id of its own",
+        _ANNOUNCEMENTS,
+        "id=str(derive_id(ImageUploadCompleted.TYPE, output.event_source, output.event_id)),",
+        "id=str(derive_id(ImageUploadCompleted.TYPE, str(datetime.now()))),",
+        "tests/unit/test_identity.py",
+    ),
+    Mutant(
+        "overwrites an object with other bytes",
+        "consumer/core/object_key.py",
+        r'f"{event.source}\0{event.id}\0{crc64}"',
+        r'f"{event.source}\0{event.id}"',
+        "tests/unit/test_identity.py",
+    ),
+)
+
+
+class Workshop:
+    """A copy of the tree in which one line at a time is changed."""
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        shutil.copytree(ROOT, tree, ignore=_LEFT_OUT)
+
+    def fate(self, mutant: Mutant) -> str:
+        """`dead` if its tests noticed it."""
+        path = self._tree / mutant.file
+        original = path.read_text()
+        if original.count(mutant.old) != 1:
+            return "not to be made: its line is not there exactly once"
+        path.write_text(original.replace(mutant.old, mutant.new))
+        try:
+            code = self.tested(mutant.tests.split())
+        finally:
+            path.write_text(original)
+        return {0: "alive", _TESTS_FAILED: "dead"}.get(code, f"not to be tested: pytest ended with {code}")
+
+    def tested(self, tests: Sequence[str]) -> int:
+        """The exit code of pytest over these tests."""
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+            cwd=self._tree,
+            env={**os.environ, "PYTHONPATH": str(self._tree), "PYTHONDONTWRITEBYTECODE": "1"},
+            timeout=_TIMEOUT_S,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ).returncode
+
+
+@campaign()
+async def mutants(services: Services) -> Verdict:
+    """Every line that keeps the promise is changed for the worse, one at a time."""
+    workshop = Workshop(services.directory / "mutants")
+    tests = sorted({test for mutant in MUTANTS for test in mutant.tests.split()})
+    verdict = Verdict({"mutants": len(MUTANTS)}, [])
+    verdict.check("red without a mutant", _red(workshop, tests))
+    verdict.check("mutants that live", _alive(workshop))
+    return verdict
+
+
+def _red(workshop: Workshop, tests: Sequence[str]) -> list[str]:
+    return [f"pytest ended with {code}: {' '.join(tests)}"] if (code := workshop.tested(tests)) else []
+
+
+def _alive(workshop: Workshop) -> Iterator[str]:
+    for mutant in MUTANTS:
+        fate = workshop.fate(mutant)
+        click.echo(f"  {fate}: {Path(mutant.file).name} {mutant.worse}", err=True)
+        if fate != "dead":
+            yield f"{mutant.file} {mutant.worse}: {fate}"
