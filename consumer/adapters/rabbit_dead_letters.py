@@ -112,7 +112,7 @@ class DeadLetters:
         try:
             with _told(address):
                 connection = await rabbit.connect(url, "image-uploads dead letters")
-                count = await _ready(connection)
+                count = await _count(connection)
                 channel: AbstractChannel = await connection.channel(publisher_confirms=False)
                 await channel.set_qos(prefetch_count=_PAGE)
             yield cls(connection, channel, count, address)
@@ -150,7 +150,7 @@ class DeadLetters:
             _refuse_lost(self._channel)
             if message is not None:
                 return message
-            looks_at_none = 0 if await _ready(self._connection) else looks_at_none + 1
+            looks_at_none = 0 if await _count(self._connection) else looks_at_none + 1
             if looks_at_none == _LOOKS_AT_NONE:
                 return None
         raise ConnectionError(f"it delivers nothing from {topology.DEAD_QUEUE}")
@@ -182,10 +182,16 @@ def _told(address: str) -> Iterator[None]:
         raise BrokerError(redact(f"RabbitMQ at {address} does not answer: {str(error) or repr(error)}")) from error
 
 
-async def _ready(connection: AbstractConnection) -> int:
-    async with connection.channel() as channel:
-        queue = await channel.declare_queue(topology.DEAD_QUEUE, passive=True)
-        return queue.declaration_result.message_count or 0
+async def _count(connection: AbstractConnection) -> int:
+    """How many letters the queue has that nobody holds.
+
+    A passive declaration would say 0 of a quorum queue whose leader takes longer than 250 ms to answer. So the first
+    letter is fetched, which tells how many come after it, and goes back with its channel.
+    """
+    async with connection.channel(publisher_confirms=False) as channel:
+        queue = await channel.get_queue(topology.DEAD_QUEUE, ensure=False)
+        first = await queue.get(fail=False, timeout=_SILENCE_S)
+        return 0 if first is None else 1 + (first.message_count or 0)
 
 
 def _text(value: object) -> str | None:

@@ -52,7 +52,7 @@ def shown(value: object) -> Any:  # noqa: ANN401 JSON is any of its kinds
     """The value as JSON knows it; texts and keys are redacted."""
     match value:
         case datetime():
-            return value.astimezone(UTC).isoformat()
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case Mapping():
             return {redact(str(name)): shown(part) for name, part in value.items()}
         case list() | tuple():
