@@ -1,9 +1,7 @@
 """Every point of a message's way, and what may happen just there."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import dropwhile, zip_longest
 from typing import Final
@@ -13,69 +11,16 @@ from schemas.reasons import Reason
 from tests.e2e.image_host import UNAVAILABLE
 from tests.e2e.product_process import WorkerProcess
 from tests.faults.campaign import campaign
+from tests.faults.gate import Gate
 from tests.faults.ledger import Verdict
 from tests.faults.mixture import Planned, picture
 from tests.faults.points import GATE_PORT
 from tests.faults.services import Services
 from tests.faults.world import PointsWorker, World
 
-_REACHED_TIMEOUT_S: Final = 20
 _HANG_S: Final = 3
 _OSS_TIMEOUT_S: Final = "2"
 _LAST: Final = "after ack"
-
-
-class Gate:
-    """Workers ask here at each point of their way; one point can be closed."""
-
-    def __init__(self) -> None:
-        self.passed: list[str] = []
-        self._closed: str | None = None
-        self._reached = asyncio.Event()
-        self._held: tuple[asyncio.StreamWriter, int] | None = None
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls) -> AsyncIterator["Gate"]:
-        """A gate that listens."""
-        gate = cls()
-        async with await asyncio.start_server(gate._serve, "127.0.0.1", 0) as server:
-            gate.port = server.sockets[0].getsockname()[1]
-            yield gate
-
-    def close(self, point: str) -> None:
-        """The next worker that comes to the point stays there, until it is let go."""
-        self._closed, self._held = point, None
-        self._reached.clear()
-
-    async def reached(self) -> bool:
-        """A worker is at the closed point; whether that came about."""
-        try:
-            async with asyncio.timeout(_REACHED_TIMEOUT_S):
-                await self._reached.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def let_go(self) -> None:
-        """Whoever waits goes on, and every point is open."""
-        self._closed = None
-        if self._held:
-            writer, number = self._held
-            writer.write(b"%d\n" % number)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            number, point = json.loads(line)
-            self.passed.append(point)
-            if point == self._closed:
-                self._closed, self._held = None, (writer, number)
-                self._reached.set()
-            else:
-                writer.write(b"%d\n" % number)
-        writer.close()
-
-    port = 0
 
 
 @dataclass
