@@ -1,7 +1,7 @@
 """The dead queue of RabbitMQ, for somebody who reads it and keeps nothing."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,7 +23,7 @@ from schemas.cancellation import loss_is_no_cancellation
 from schemas.events import ImageGenerated
 from schemas.reasons import Reason
 
-_PAGE: Final = 64  # so many bodies are in memory at once
+_PAGE: Final = 64  # bodies that may be in memory at once
 _LOOK_EVERY_S: Final = 0.5
 _LOOKS_AT_NONE: Final = 2  # letters on their way to us are not in the queue either
 _SILENCE_S: Final = 10.0
@@ -34,9 +34,15 @@ _MAX_DETAIL_CHARS: Final = 2000  # far more than ours have: who else publishes i
 class RabbitDeadLetter(RabbitDelivery):
     """One receipt of a dead letter: a copy of it is the message as it was before it failed."""
 
-    def __init__(self, message: AbstractIncomingMessage) -> None:
+    def __init__(self, message: AbstractIncomingMessage, on_ack: Callable[[], None]) -> None:
         super().__init__(message)
         self.headers: Mapping[str, Any] = message.headers
+        self._on_ack = on_ack
+
+    async def ack(self) -> None:
+        """The broker forgets the letter: see `Delivery.ack`."""
+        await super().ack()
+        self._on_ack()
 
     def copy(self, headers: Mapping[str, str | int]) -> aio_pika.Message:
         """The message to publish anew, without what was said of its failure."""
@@ -94,6 +100,7 @@ class DeadLetters:
     def __init__(self, connection: AbstractConnection, channel: AbstractChannel, count: int, address: str) -> None:
         self.count = count
         self.read = 0
+        self._acked = 0
         self._connection = connection
         self._channel = channel
         self._address = address
@@ -123,30 +130,33 @@ class DeadLetters:
             await rabbit.close(connection)
 
     async def __aiter__(self) -> AsyncGenerator[RabbitDeadLetter]:
-        """Page after page: a subscription of its own takes each, and what is not acked stays taken.
+        """One after the other, with no more than a page of bodies on its way.
 
-        A single one could hold no more than 2,000 letters of a quorum queue without a limit, and 65,535 with one.
+        A subscription stalls once all that it may hold is held: then another one is added, for the next page. A single
+        one could hold no more than 2,000 letters of a quorum queue without a limit, and 65,535 with one.
         """
+        came: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        may_hold = 0
         while self.read < self.count:
-            page: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
             with _told(self._address):
-                queue = await self._channel.get_queue(topology.DEAD_QUEUE, ensure=False)
-                tag = await queue.consume(page.put)
-            for _ in range(min(self.count - self.read, _PAGE)):
-                with _told(self._address):
-                    message = await self._next(page)
-                if message is None:
-                    return
-                self.read += 1
-                yield RabbitDeadLetter(message)
-            with _told(self._address):
-                await queue.cancel(tag)
+                if came.empty() and self.read - self._acked == may_hold:
+                    queue = await self._channel.get_queue(topology.DEAD_QUEUE, ensure=False)
+                    await queue.consume(came.put)
+                    may_hold += _PAGE
+                message = await self._next(came)
+            if message is None:
+                return
+            self.read += 1
+            yield RabbitDeadLetter(message, self._count_ack)
 
-    async def _next(self, page: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage | None:
+    def _count_ack(self) -> None:
+        self._acked += 1
+
+    async def _next(self, came: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage | None:
         """The next letter; none if somebody else has taken the rest."""
         looks_at_none = 0
         for _ in range(round(_SILENCE_S / _LOOK_EVERY_S)):
-            message = await _within(_LOOK_EVERY_S, page)
+            message = await _within(_LOOK_EVERY_S, came)
             _refuse_lost(self._channel)
             if message is not None:
                 return message
@@ -156,10 +166,10 @@ class DeadLetters:
         raise ConnectionError(f"it delivers nothing from {topology.DEAD_QUEUE}")
 
 
-async def _within(seconds: float, page: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage | None:
+async def _within(seconds: float, came: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage | None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            return await page.get()
+            return await came.get()
     return None
 
 

@@ -231,6 +231,22 @@ async def test_only_what_is_meant_is_replayed_and_no_more_than_the_limit(queues:
     assert await reasons(amqp_url) == {"not_an_image": 3, "too_large": 1}
 
 
+async def test_all_that_is_meant_is_replayed_however_much_else_lies_between(queues: Queues, amqp_url: str) -> None:
+    body, count = samples.body(), 400  # several pages of either kind, whose acks make room for more
+    headers = [{"x-reason": "not_an_image"}, {"x-reason": "too_large"}]
+    await asyncio.gather(*(queues.put(topology.DEAD_QUEUE, body, headers[i % 2], str(i)) for i in range(count)))
+    tally = Tally()
+    await dead_letters.replay(amqp_url, Order(Choice(reasons=("too_large",))), tally)
+    assert tally.reasons == {"too_large": 200}
+    await queues.await_waiting(topology.DEAD_QUEUE, 200)
+    assert await reasons(amqp_url) == {"not_an_image": 200}
+    await queues.await_waiting(topology.DEAD_QUEUE, 200)
+    tally = Tally()
+    await dead_letters.replay(amqp_url, Order(Choice()), tally)
+    assert tally.reasons == {"not_an_image": 200}
+    assert len({copy.message_id for copy in await queues.taken(topology.WORK_QUEUE)}) == count
+
+
 async def test_a_rehearsal_counts_and_does_nothing(queues: Queues, amqp_url: str, tmp_path: Path) -> None:
     file = tmp_path / "fox.png"
     file.write_bytes(b"fox")
