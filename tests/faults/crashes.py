@@ -19,6 +19,7 @@ from tests.faults.world import PointsWorker, World, in_flight
 
 _WORKERS: Final = 2
 _SLOW_SOURCE_S: Final = 0.02  # so that there is work to fall into
+_MOST_BEHIND: Final = 200
 _DRAIN_TIMEOUT_S: Final = 25
 _RESTART_LOOK_S: Final = 0.05
 
@@ -77,6 +78,7 @@ async def _rounds(
         came_to.append(await end(victim))
         pair[number % _WORKERS] = await world.attached(world.start_worker())
         await publishing
+        await world.caught_up(_MOST_BEHIND)  # or the last kill would come long before the last event
     await world.generator.publish_all(stream, per_s=1000)
     return came_to
 

@@ -137,6 +137,11 @@ class World:
             await asyncio.sleep(_LOOK_EVERY_S)
         return time.monotonic() - (since() or began)
 
+    async def caught_up(self, behind: int) -> None:
+        """No more than so many events have no row yet."""
+        while self.ledger.expected - await self.ledger.decided() > behind:  # noqa: ASYNC110 rows tell nobody
+            await asyncio.sleep(_LOOK_EVERY_S)
+
     async def settled(self) -> None:
         """Nothing waits, nothing is in work and every event has its row; or nothing has changed for a minute."""
         changed_at, before, quiet = time.monotonic(), None, 0
