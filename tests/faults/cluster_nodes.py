@@ -14,6 +14,9 @@ from sandbox.service import Service
 _SIZE: Final = 3  # what a quorum queue is spread over by default
 _JOIN_TIMEOUT_S: Final = 90
 _LOOK_EVERY_S: Final = 0.2
+# What moves from one quorum queue into another while either loses its leader is moved again only once a confirmation
+# was waited for in vain. The three minutes that are usual lose nothing, but outlast a test's patience.
+_IMPATIENT: Final = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000"
 
 
 class PortMapper(Service):
@@ -58,7 +61,10 @@ class Node(RabbitMQ):
         return (node,)
 
     def _environment(self, ports: Mapping[str, int]) -> dict[str, str]:
-        return super()._environment({**self._mapper.ports, **ports})
+        environment = super()._environment({**self._mapper.ports, **ports})
+        return environment | {
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{environment['RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS']} {_IMPATIENT}"
+        }
 
 
 class Cluster:

@@ -39,15 +39,15 @@ from tests.faults.world import RETRY_DELAYS_S
 _ROOT: Final = Path(__file__).parents[2]
 PEERS_PYTHON: Final = _ROOT / ".sandbox" / "peers" / "bin" / "python"
 _PEERS: Final = "tests.faults.peers"
-_PER_S: Final = 25
-_KILL_EVERY_S: Final = 2.0
+_PER_S: Final = 40
+_WORK_S: Final = 1.0  # between two kills
 _DATABASE_RESTARTS: Final = (0.25, 0.65)  # parts of the time
 _BROWNOUT: Final = (0.40, 0.52)
 _REFUSED_SHARE: Final = 0.5
 _START_TIMEOUT_S: Final = 60
 _STOP_TIMEOUT_S: Final = 30
 _SETTLE_TIMEOUT_S: Final = 180
-_LOOK_EVERY_S: Final = 5  # what is reported of quorum queues lags by seconds
+_LOOK_EVERY_S: Final = 3  # what is reported of quorum queues lags by seconds
 _QUIET_LOOKS: Final = 3
 _TABLE: Final = """
     CREATE TABLE job_outputs (
@@ -230,7 +230,8 @@ class _Run:
     async def _kill_while(self, publishing: asyncio.Task[None]) -> int:
         kills = 0
         for victim in cycle(range(len(self._workers))):
-            done, _ = await asyncio.wait((publishing,), timeout=_KILL_EVERY_S)
+            await self._taken()  # or who starts slowly would be killed before it can do any harm
+            done, _ = await asyncio.wait((publishing,), timeout=_WORK_S)
             if done:
                 break
             await asyncio.to_thread(self._workers[victim].end, signal.SIGKILL)
