@@ -24,7 +24,7 @@ from tests.named_servers import Broker
 RETRY_DELAYS_S: Final = (1, 2)
 _PATIENCE_S: Final = 60
 _LOOK_EVERY_S: Final = 0.05
-_QUIET_LOOKS: Final = 2
+_QUIET_LOOKS: Final = 3
 _ENDLESS: Final = 10**9
 _SIGNS_OF_DEFECTS: Final = ("Traceback", "unexpected error")
 _ATTACHED: Final = "image_uploads_consumer_attached"
@@ -143,7 +143,7 @@ class World:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def settled(self) -> None:
-        """Nothing waits, nothing is in work and every event has its row; or nothing has changed for a minute."""
+        """Nothing waits or is in work any more, and every event has its row; or nothing has changed for a minute."""
         changed_at, before, quiet = time.monotonic(), None, 0
         while quiet < _QUIET_LOOKS and time.monotonic() - changed_at < _PATIENCE_S:
             waiting, decided, working = now = await self._look()
