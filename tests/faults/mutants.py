@@ -17,6 +17,8 @@ from tests.faults.services import Services
 from tests.programs import ROOT
 
 _LEFT_OUT: Final = shutil.ignore_patterns(".*", "node_modules", "__pycache__")
+_TESTS_FAILED: Final = 1
+_HANG_S: Final = 30
 _TIMEOUT_S: Final = 600  # of all the tests together; a mutant takes some seconds
 
 _SETTLE: Final = "consumer/runtime/settle.py"
@@ -55,6 +57,8 @@ class Mutant:
     old: str
     new: str
     tests: str
+    hangs: bool = False
+    """Its tests do not fail: they never end."""
 
 
 MUTANTS: Final = (
@@ -222,6 +226,7 @@ MUTANTS: Final = (
         "asyncio.timeout(self.timeout_s)",
         "asyncio.timeout(None)",
         "tests/unit/test_dispatch.py",
+        hangs=True,
     ),
     Mutant(
         "lets a defect end the worker",
@@ -398,31 +403,27 @@ class Workshop:
             return "not to be made: its line is not there exactly once"
         path.write_text(original.replace(mutant.old, mutant.new))
         try:
-            code = self.tested(mutant.tests.split())
+            code = self.tested(mutant.tests.split(), _HANG_S if mutant.hangs else _TIMEOUT_S)
         finally:
             path.write_text(original)
-        match code:
-            case 0:
-                return "alive"
-            case 1:
-                return "dead"  # what pytest says when tests have failed
-            case _:
-                return f"not to be tested: pytest ended with {code}"
+        if code == (None if mutant.hangs else _TESTS_FAILED):
+            return "dead"
+        return "alive" if code == 0 else f"not to be tested: pytest ended with {code}"
 
-    def tested(self, tests: Sequence[str]) -> int | str:
-        """The exit code of pytest over these tests."""
+    def tested(self, tests: Sequence[str], timeout_s: float) -> int | None:
+        """The exit code of pytest over these tests; none if they did not end."""
         try:
             return subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
                 cwd=self._tree,
                 env={**os.environ, "PYTHONPATH": str(self._tree), "PYTHONDONTWRITEBYTECODE": "1"},
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
                 check=False,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             ).returncode
         except subprocess.TimeoutExpired:
-            return f"nothing after {_TIMEOUT_S} s"
+            return None
 
 
 @campaign()
@@ -437,7 +438,7 @@ async def mutants(services: Services) -> Verdict:
 
 
 def _red(workshop: Workshop, tests: Sequence[str]) -> list[str]:
-    return [f"pytest ended with {code}: {' '.join(tests)}"] if (code := workshop.tested(tests)) else []
+    return [f"pytest ended with {code}: {' '.join(tests)}"] if (code := workshop.tested(tests, _TIMEOUT_S)) != 0 else []
 
 
 def _alive(workshop: Workshop) -> Iterator[str]:
