@@ -32,7 +32,7 @@ async def kills(services: Services, *, kills: int = 500, events: int = 20_000) -
         return (await world.finish()).told("deliveries in work when killed", sum(in_work))
 
 
-@campaign(stops=15, events=600)
+@campaign(stops=8, events=240)
 async def stops(services: Services, *, stops: int = 200, events: int = 8000) -> Verdict:
     """Two workers are stopped in turn while they work; each ends in time, and nothing is done twice."""
     async with World.opened(services) as world:
@@ -67,7 +67,9 @@ async def _rounds(
     random = Random(1)
     world.to_web.to_client.latency_s = _SLOW_SOURCE_S
     stream = world.mixture.events(events)
-    pair = [await world.attached(world.start_worker()) for _ in range(_WORKERS)]
+    pair = [world.start_worker() for _ in range(_WORKERS)]
+    for worker in pair:
+        await world.attached(worker)
     came_to = []
     for number in range(rounds):
         batch = islice(stream, events // rounds)

@@ -17,11 +17,13 @@ _MOST_CPU: Final = 0.05
 _UNTIL_WAITING_S: Final = 5
 
 
-@campaign(ladders=4)
+@campaign(ladders=3)
 async def oss_outage(services: Services, *, ladders: int = 10) -> Verdict:
     """The store refuses connections, then takes them and never answers, for so many times the whole ladder."""
     async with World.opened(services, OSS_TIMEOUT_S=_OSS_TIMEOUT_S) as world:
-        workers = [await world.attached(world.start_worker()) for _ in range(2)]
+        workers = [world.start_worker(), world.start_worker()]
+        for worker in workers:
+            await world.attached(worker)
         half_s = ladders * sum(RETRY_DELAYS_S) / 2
         shares = []
         async with world.load(per_s=_PER_S):
@@ -41,7 +43,7 @@ async def oss_outage(services: Services, *, ladders: int = 10) -> Verdict:
         return verdict.told("CPU of a waiting worker in %", round(100 * max(shares), 1))
 
 
-@campaign(events=300)
+@campaign(events=150)
 async def oss_brownout(services: Services, *, events: int = 1500) -> Verdict:
     """Half of the uploads are answered 503, from the first event to the last one."""
     async with World.opened(services, OSS_TIMEOUT_S=_OSS_TIMEOUT_S) as world:
