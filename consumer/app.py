@@ -38,6 +38,7 @@ from consumer.runtime.health import Health
 from consumer.runtime.intake import Intake
 from consumer.runtime.settle import Settle
 from consumer.runtime.trial import Trial
+from consumer.runtime.turns import Turns
 from consumer.runtime.worker import Worker
 from consumer.settings import DeclareSettings, WorkerSettings
 from schemas.environment import DatabaseSettings
@@ -167,7 +168,7 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     worker = Worker(
         Dispatch(handler, health.answers, settings.handler_timeout_s, settings.retry_delays_s),
         Settle(records, broker, source, store, metrics, worker_id),
-        Trial(PostgresTrials(pool), read_apart),
+        Trial(PostgresTrials(pool), read_apart, Turns(), settings.retry_delays_s[0]),
         metrics,
     )
     consumer = RabbitConsumer(

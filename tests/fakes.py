@@ -1,7 +1,6 @@
 """Stand-ins for what the ports stand for; each passes the same tests in `tests/contract` as the real thing."""
 
 import io
-from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -158,16 +157,19 @@ class FakeRecords:
 class FakeTrials:
     def __init__(self, journal: Journal | None = None) -> None:
         self.journal = journal if journal is not None else Journal()
-        self.begun: Counter[str] = Counter()
+        self.begun: dict[UUID, str] = {}
 
-    async def begin(self, suspect: str) -> int:
+    async def crashes(self, suspect: str) -> int:
+        self.journal.step("crashes")
+        return list(self.begun.values()).count(suspect)
+
+    async def begin(self, suspect: str, trial: UUID) -> None:
         self.journal.step("begin")
-        self.begun[suspect] += 1
-        return self.begun[suspect] - 1
+        self.begun[trial] = suspect
 
-    async def end(self, suspect: str) -> None:
+    async def end(self, trial: UUID) -> None:
         self.journal.step("end")
-        del self.begun[suspect]
+        self.begun.pop(trial, None)
 
 
 class FakeBroker:

@@ -3,37 +3,55 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from consumer.core.errors import BusyError
 from schemas.reasons import Reason
 
 _PROMPT_S: Final = 5.0
-_PATIENCE_S: Final = 1.0
 
 
-@dataclass(slots=True)
 class _Host:
     """A host that somebody fetches from, or wants to."""
 
-    interested: int = 0
-    fetches: int = 0
-    answered_at: float = float("-inf")
-    is_silent: bool = False
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, share: int) -> None:
+        self.interested = 0
+        self.share = self.window = share
+        self.begun_at: dict[object, float] = {}  # of the fetches under way, the oldest first
+        self.answered_at = float("-inf")
+        self.is_silent = False
+        self.moved = asyncio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more fetch may begin."""
+        oldest = next(iter(self.begun_at.values()), None)
+        if oldest is not None and time.monotonic() - oldest > _PROMPT_S:
+            self.window = self.share
+        return len(self.begun_at) < self.window
+
+    def ended(self, fetch: object) -> None:
+        """The fetch has; whatever came of it, a prompt one has kept nobody waiting, and makes room for two."""
+        now = time.monotonic()
+        if now - self.begun_at.pop(fetch) < _PROMPT_S:
+            self.window += 1
+            self.answered_at, self.is_silent = now, False
+        else:
+            self.window = self.share
+        self.moved.set()
 
 
 class HostTurns:
-    """Any number of fetches from a host that answers promptly; from any other, no more than its share.
+    """A share of the fetches for each host, and with each prompt answer one more, until one is not prompt.
 
     Args:
         share: How many.
         timeout_s: After how many seconds a fetch is given up, and makes room.
+        patience_s: How long to wait for room while a host does not answer.
     """
 
-    def __init__(self, share: int, *, timeout_s: float, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, share: int, *, timeout_s: float, patience_s: float = _PROMPT_S) -> None:
         self._share = share
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -44,36 +62,31 @@ class HostTurns:
         """Inside, the host may be fetched from.
 
         Raises:
-            BusyError: on entering; its share is taken, and waiting a moment for an answer was in vain.
+            BusyError: on entering; its share is taken, and waiting for an answer was in vain.
         """
-        host = self._hosts.setdefault(name, _Host())
+        host = self._hosts.setdefault(name, _Host(self._share))
         host.interested += 1
         try:
             await self._room(name, host)
-            host.fetches += 1
-            started = time.monotonic()
+            host.begun_at[fetch := object()] = time.monotonic()
             try:
                 yield
             finally:
-                host.fetches -= 1
-                if time.monotonic() - started < _PROMPT_S:  # whatever the answer was, it kept nobody waiting
-                    host.answered_at, host.is_silent = time.monotonic(), False
-                host.moved.set()
+                host.ended(fetch)
         finally:
             host.interested -= 1
             if not host.interested:
                 del self._hosts[name]
 
     async def _room(self, name: str, host: _Host) -> None:
-        try:
-            async with asyncio.timeout(0 if host.is_silent else self._patience_s):
-                while not self._has_room(host):
-                    host.moved.clear()
+        came_at = time.monotonic()
+        while not host.has_room:
+            patience_s = max(came_at, host.answered_at) + self._patience_s - time.monotonic()
+            if host.is_silent or patience_s <= 0:
+                host.is_silent = True
+                detail = f"{len(host.begun_at)} fetches from {name} wait for an answer: more are not begun"
+                raise BusyError(Reason.SOURCE_UNAVAILABLE, detail, not_before_s=self._timeout_s)
+            host.moved.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
                     await host.moved.wait()
-        except TimeoutError:
-            host.is_silent = True
-            detail = f"{host.fetches} fetches from {name} wait for an answer: more are not begun"
-            raise BusyError(Reason.SOURCE_UNAVAILABLE, detail, not_before_s=self._timeout_s) from None
-
-    def _has_room(self, host: _Host) -> bool:
-        return host.fetches < self._share or time.monotonic() - host.answered_at < _PROMPT_S

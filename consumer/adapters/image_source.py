@@ -50,7 +50,7 @@ class ImageSources:
                     yield image
             case _:
                 # A large image waits in a file that has no name, or loses it at once: a crash leaves none behind.
-                spool = SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory))
+                spool = SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory))  # noqa: SIM115 closing may fail
                 try:
                     yield await self._spooled(url, cast("BinaryIO", spool))
                 finally:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from consumer.adapters.grouping import Grouped
 from consumer.adapters.postgres import BAD_DATA, Asked, Connection, Pool, answer, transaction
@@ -84,6 +84,14 @@ _output_values = attrgetter(*(field.name for field in fields(Output)))
 _failure_values = attrgetter(*(field.name for field in fields(Failure)))
 
 
+# One row, and none, so that every table says whether it would take one.
+_PROBE: Final = f"""
+    WITH outputs AS (INSERT INTO job_outputs SELECT * FROM job_outputs WHERE false),
+        trials AS (INSERT INTO job_trials SELECT * FROM job_trials WHERE false)
+    INSERT INTO job_failures ({FAILURE_COLUMNS})
+    VALUES ($1, NULL, NULL, '', NULL, NULL, NULL, 'unexpected', 'a probe', 1, 0, now())"""  # noqa: S608 the same
+
+
 class _RehearsedError(Exception):
     """Rolls a transaction back that did all it should."""
 
@@ -117,24 +125,16 @@ class PostgresRecords:
                 standing = await _insert(connection, replace(failure, id=conflict_id(failure.id, failure.fingerprint)))
         return standing
 
-    async def rehearse(self, failure: Failure) -> None:
-        """The failure could have been written; it was not.
-
-        Raises:
-            DependencyError: it could not.
-        """
-        with suppress(_RehearsedError):
-            async with transaction(self._pool) as connection:
-                await _insert(connection, failure)
-                raise _RehearsedError
-
     async def probe(self) -> None:
-        """The tables answer.
+        """The tables take rows; they have none more than before.
 
         Raises:
             DependencyError: they do not.
         """
-        await answer(self._pool.fetch("SELECT FROM job_outputs, job_failures LIMIT 1"))
+        with suppress(_RehearsedError):
+            async with transaction(self._pool) as connection:
+                await connection.execute(_PROBE, uuid4())
+                raise _RehearsedError
 
     async def _find(self, causes: Sequence[Cause]) -> list[Recorded]:
         found = [Recorded()] * len(causes)

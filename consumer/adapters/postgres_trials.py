@@ -1,14 +1,16 @@
 """The rows of `job_trials`: see `Trials`."""
 
 from typing import Final
+from uuid import UUID
 
 from consumer.adapters.postgres import Pool, answer
 
+_CRASHES: Final = """
+    SELECT count(*) FROM job_trials WHERE suspect = $1 AND "begunAt" > now() - interval '1 day'"""
 _BEGIN: Final = """
-    INSERT INTO job_trials AS trial (suspect, begun, "lastBegunAt") VALUES ($1, 1, now())
-    ON CONFLICT (suspect) DO UPDATE SET begun = trial.begun + 1, "lastBegunAt" = now()
-    RETURNING begun - 1"""
-_END: Final = "DELETE FROM job_trials WHERE suspect = $1"
+    WITH forgotten AS (DELETE FROM job_trials WHERE "begunAt" < now() - interval '1 day')
+    INSERT INTO job_trials (suspect, id, "begunAt") VALUES ($1, $2, now()) ON CONFLICT (id) DO NOTHING"""
+_END: Final = "DELETE FROM job_trials WHERE id = $1"
 
 
 class PostgresTrials:
@@ -17,11 +19,15 @@ class PostgresTrials:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def begin(self, suspect: str) -> int:
-        """A try is noted: see `Trials.begin`."""
-        never_ended: int = await answer(self._pool.fetchval(_BEGIN, suspect))
-        return never_ended
+    async def crashes(self, suspect: str) -> int:
+        """How many tries have begun and never ended: see `Trials.crashes`."""
+        crashes: int = await answer(self._pool.fetchval(_CRASHES, suspect))
+        return crashes
 
-    async def end(self, suspect: str) -> None:
-        """No note of the suspect is left: see `Trials.end`."""
-        await answer(self._pool.execute(_END, suspect))
+    async def begin(self, suspect: str, trial: UUID) -> None:
+        """The try is noted: see `Trials.begin`."""
+        await answer(self._pool.execute(_BEGIN, suspect, trial))
+
+    async def end(self, trial: UUID) -> None:
+        """There is no note of the try: see `Trials.end`."""
+        await answer(self._pool.execute(_END, trial))

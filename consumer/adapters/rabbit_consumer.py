@@ -39,7 +39,7 @@ class RabbitDelivery:
         self.attempt = max(1, _number(message.headers.get(topology.X_ATTEMPT), 1))
         self.replays = max(0, _number(message.headers.get(topology.X_REPLAYS), 0))
         returns = max(_number(message.headers.get(name), 0) for name in _DELIVERY_COUNTS)
-        self.is_suspect = returns > _MOST_RETURNS
+        self.is_suspect = bool(message.redelivered) and returns > _MOST_RETURNS  # or a publisher could say so
 
     async def ack(self) -> None:
         """The broker forgets the message: see `Delivery.ack`."""
@@ -99,11 +99,13 @@ class RabbitConsumer:
         self._slots = asyncio.Semaphore(prefetch)  # a new subscription does not count what an earlier one delivered
         self._connection: AbstractConnection | None = None
         self._queue: AbstractQueue | None = None
+        self._subscribing: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._changed = asyncio.Event()
         self._subscribed = asyncio.Event()
         self._is_careful = True
         self._is_paused = False
+        self._in_hand = 0
         self._looks_in_vain = 0
 
     async def start(self) -> None:
@@ -142,6 +144,8 @@ class RabbitConsumer:
         """No further delivery comes; those in work can still be acked."""
         self._mark(attached=False)
         self._subscribed.clear()
+        if self._subscribing is not None:
+            await asyncio.wait((self._subscribing,), timeout=rabbit.CONNECT_TIMEOUT_S)
         await self._unsubscribe()
 
     async def close(self) -> None:
@@ -172,7 +176,10 @@ class RabbitConsumer:
             self._changed.clear()
             if prefetch != self._wanted():
                 prefetch = self._wanted()
-                await self._subscribe(channel, prefetch)
+                # A call that is cancelled half-way closes the channel, and with it what is in work: a stop lets it end.
+                self._subscribing = asyncio.create_task(self._subscribe(channel, prefetch))
+                self._subscribing.add_done_callback(_look_at)
+                await asyncio.shield(self._subscribing)
             self._subscribed.set()
             try:
                 async with asyncio.timeout(self._look_every_s):
@@ -223,7 +230,7 @@ class RabbitConsumer:
             StalledError: it has not since then either.
         """
         ready = 0
-        if prefetch and not self._slots.locked():
+        if self._in_hand < prefetch:
             ready = (await rabbit.queue_sizes(connection, [topology.WORK_QUEUE])).get(topology.WORK_QUEUE, 0)
         self._looks_in_vain = self._looks_in_vain + 1 if ready else 0
         trouble = f"RabbitMQ has {ready} messages in {topology.WORK_QUEUE} and delivers none"
@@ -238,11 +245,21 @@ class RabbitConsumer:
         if delivery.is_suspect is not self._is_careful:
             self._is_careful = delivery.is_suspect
             self._changed.set()
-        async with self._slots:
-            await self._take(delivery)
+        self._in_hand += 1
+        try:
+            async with self._slots:
+                await self._take(delivery)
+        finally:
+            self._in_hand -= 1
 
     def _mark(self, *, attached: bool) -> None:
         self._meter.attached(up=attached)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Its error is nobody's surprise any more; whoever waits for the task hears of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _number(value: Any, default: int) -> int:  # noqa: ANN401 a header is whatever its publisher made it

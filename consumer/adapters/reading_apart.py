@@ -17,17 +17,18 @@ _TIMEOUT_S: Final = 30
 async def read_apart(delivery: Delivery) -> Cause:
     """What the message names; nothing, if the process that reads it ends over it."""
     message = json.dumps([delivery.body.decode("latin-1"), delivery.content_type, delivery.message_id])
-    reader = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
-    )
+    reader = None
     try:
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        )
         async with asyncio.timeout(_TIMEOUT_S):
             told, _ = await reader.communicate(message.encode())
         return Cause(**{**json.loads(told), "replays": delivery.replays})
     except (OSError, TimeoutError, ValueError):
         return Cause(fingerprint((delivery.message_id or "").encode(), delivery.body), delivery.replays)
     finally:
-        if reader.returncode is None:
+        if reader is not None and reader.returncode is None:
             reader.kill()
 
 

@@ -1,12 +1,10 @@
 """PostgreSQL: it lets us in, has our tables, and a row can be written."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby
 from shlex import quote
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 
@@ -15,9 +13,7 @@ from consumer.adapters.postgres_records import PostgresRecords
 from consumer.check.finding import Finding, Subject
 from consumer.check.shell import Shell, sql
 from consumer.core.errors import DependencyError, StartError
-from consumer.core.records import Failure
 from schemas.environment import DatabaseSettings
-from schemas.reasons import Reason
 
 DATABASE: Final = Subject("PostgreSQL")
 _USUAL_PORTS: Final = (None, 5432)
@@ -171,22 +167,8 @@ class _Tables:
         return f"{rename} && {self._shell.run('migrate')}"
 
     async def _rehearsal(self) -> Finding:
-        failure = Failure(
-            id=uuid4(),
-            event_source=None,
-            event_id=None,
-            fingerprint="",
-            job_id=None,
-            user_id=None,
-            image_url=None,
-            reason=Reason.UNEXPECTED,
-            detail="a rehearsal, rolled back",
-            attempts=1,
-            replays=0,
-            failed_at=datetime.now(UTC),
-        )
         try:
-            await PostgresRecords(self._pool).rehearse(failure)
+            await PostgresRecords(self._pool).probe()
         except DependencyError as error:
             return DATABASE.wrong(error.detail, self._shell.ask("DATABASE_URL"))
         return DATABASE.ok("a row can be written (and was rolled back)")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+from uuid import UUID
 
 from consumer.core.records import Cause, Failure, Output, Recorded
 from schemas.events import CloudEvent
@@ -157,20 +158,27 @@ class Broker(Protocol):
 
 
 class Trials(Protocol):
-    """Notes of suspects that are tried alone: a note that outlives its worker tells of a crash."""
+    """Notes of tries of suspects: a note that outlives its worker tells of a crash."""
 
-    async def begin(self, suspect: str) -> int:
-        """A try is noted; returns how many before it have never ended.
+    async def crashes(self, suspect: str) -> int:
+        """How many tries of the last day have begun and never ended.
 
         Raises:
-            DependencyError: the notes cannot be reached; the try may be noted all the same.
+            DependencyError: the notes cannot be read.
         """
 
-    async def end(self, suspect: str) -> None:
-        """No note of the suspect is left.
+    async def begin(self, suspect: str, trial: UUID) -> None:
+        """The try is noted, once, however often this is called for it.
 
         Raises:
-            DependencyError: the notes cannot be reached.
+            DependencyError: it may be noted all the same.
+        """
+
+    async def end(self, trial: UUID) -> None:
+        """There is no note of the try, whether or not there was one.
+
+        Raises:
+            DependencyError: it may still be there.
         """
 
 

@@ -13,7 +13,6 @@ from consumer.core.redact import redact
 from consumer.runtime.dispatch import Dispatch, Dispatched
 from consumer.runtime.settle import Settle
 from consumer.runtime.trial import Trial
-from consumer.runtime.turns import Turns
 
 _log = structlog.get_logger()
 
@@ -26,7 +25,6 @@ class Worker:
     settle: Settle
     trial: Trial
     meter: Meter
-    _turns: Turns = field(default_factory=Turns)
     _in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -35,10 +33,10 @@ class Worker:
         self._enter(delivery)
         try:
             if delivery.is_suspect:
-                async with self._turns.alone(), self.trial.of(delivery) as verdict:
+                async with self.trial.of(delivery) as verdict:
                     await self._work(delivery, verdict)
             else:
-                async with self._turns.beside():
+                async with self.trial.turns.beside():
                     await self._work(delivery)
         finally:
             self._leave(delivery)

@@ -206,6 +206,27 @@ async def test_a_database_that_is_away_is_a_neighbours_fault_and_comes_back_by_i
     await postgres.close_pool(pool)
 
 
+async def test_a_probe_leaves_no_row_and_fails_where_none_could_be_written(
+    pool: postgres.Pool, records: PostgresRecords
+) -> None:
+    await records.probe()
+    rows = "SELECT (SELECT count(*) FROM job_failures) + (SELECT count(*) FROM job_outputs) + count(*) FROM job_trials"
+    assert await pool.fetchval(rows) == 0
+    for trouble, mend in (
+        ("ALTER TABLE job_trials RENAME TO job_trials_away", "ALTER TABLE job_trials_away RENAME TO job_trials"),
+        ("ALTER TABLE job_outputs RENAME TO job_outputs_away", "ALTER TABLE job_outputs_away RENAME TO job_outputs"),
+    ):
+        await pool.execute(trouble)
+        with pytest.raises(DependencyError):
+            await records.probe()
+        await pool.execute(mend)
+    database = await pool.fetchval("SELECT current_database()")
+    await pool.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    await pool.expire_connections()
+    with pytest.raises(DependencyError, match="read-only"):
+        await records.probe()
+
+
 async def test_a_table_that_is_missing_is_a_neighbours_fault_too(pool: postgres.Pool) -> None:
     with pytest.raises(DependencyError, match='relation "job_outputs" does not exist'):
         await PostgresRecords(pool).find(Cause.of(samples.event()))

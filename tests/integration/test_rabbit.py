@@ -16,6 +16,7 @@ from consumer.core.ports import Delivery
 from sandbox.rabbitmq import RabbitMQ
 from schemas import topology
 from tests import samples
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.real
 
@@ -227,6 +228,53 @@ async def test_while_it_is_paused_nothing_comes_and_what_is_in_work_can_be_acked
     consuming.consumer.pause(paused=False)
     assert (await consuming.next()).body == b"later"
     assert consuming.cancelled == 0
+
+
+async def test_a_suspect_that_takes_its_time_is_no_stall(amqp_url: str, channel: AbstractChannel) -> None:
+    consuming = Consuming(amqp_url, look_every_s=0.01)
+    await consuming.consumer.start()
+    await returned(amqp_url, channel, b"suspect", times=3)
+    await send(channel, b"later")
+    consuming.running = asyncio.create_task(consuming.consumer.run())
+    delivery = await consuming.next()
+    for _ in range(20):  # many a look later
+        await consuming.consumer.queue_sizes()
+    await consuming.settle(delivery)
+    assert (await consuming.next()).body == b"later"
+    assert (consuming.reconnects(), consuming.cancelled) == (0, 0)
+    await consuming.stop()
+
+
+async def test_nobody_becomes_a_suspect_by_a_header_of_its_publisher(
+    consuming: Consuming, channel: AbstractChannel
+) -> None:
+    await send(channel, b"fox", headers={"x-delivery-count": 99, "x-acquired-count": 99})
+    assert not (await consuming.next()).is_suspect
+
+
+async def test_a_stop_in_the_middle_of_subscribing_keeps_what_is_in_work(
+    amqp_url: str, channel: AbstractChannel
+) -> None:
+    async with Proxy(amqp_url) as proxy:
+        consuming = Consuming(proxy.url(), prefetch=2)
+        await consuming.start()
+        await send(channel, b"fox")
+        delivery = await consuming.next()
+        await consuming.shows("consumer_attached", 1)
+        proxy.to_client.latency_s = 0.2
+        before = consuming.consumer._subscribing
+        consuming.consumer.pause(paused=True)
+        while consuming.consumer._subscribing is before:  # noqa: ASYNC110 nothing tells that it asks the broker
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # less than the answer takes
+        assert consuming.running
+        consuming.running.cancel()
+        await asyncio.wait((consuming.running,))
+        await consuming.consumer.stop()
+        await consuming.settle(delivery)
+        await consuming.stop()
+        assert consuming.cancelled == 0
+    assert await get(channel, topology.WORK_QUEUE) is None
 
 
 async def test_a_broker_that_keeps_its_messages_is_subscribed_to_anew(amqp_url: str, channel: AbstractChannel) -> None:

@@ -15,6 +15,22 @@ def turns() -> HostTurns:
     return HostTurns(SHARE, timeout_s=60, patience_s=0.01)
 
 
+class Clock:
+    """Says what a test wants."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(host_turns, "time", clock)
+    return clock
+
+
 @pytest.fixture
 def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is a prompt one."""
@@ -40,22 +56,48 @@ async def test_a_host_that_does_not_answer_gets_its_share_and_others_are_not_con
     await bad.aclose()
 
 
-async def test_a_host_that_answers_promptly_has_no_share(turns: HostTurns) -> None:
-    async with turns.of("good.test"):
-        pass
-    first = await fetches(turns, "good.test", 1)
-    async with turns.of("good.test"):
-        pass
-    more = await fetches(turns, "good.test", 50)
+async def test_each_prompt_answer_of_a_host_makes_room_for_one_more(turns: HostTurns) -> None:
+    under_way = await fetches(turns, "good.test", 1)
+    for _ in range(10):
+        async with turns.of("good.test"):
+            pass
+    more = await fetches(turns, "good.test", SHARE + 10 - 1)
+    with pytest.raises(BusyError):
+        await fetches(turns, "good.test", 1)
     await more.aclose()
-    await first.aclose()
+    await under_way.aclose()
+
+
+async def test_a_fetch_that_takes_long_takes_the_room_back(clock: Clock) -> None:
+    turns = HostTurns(SHARE, timeout_s=60, patience_s=0)
+    slow = await fetches(turns, "uneven.test", SHARE - 1)
+    for _ in range(10):
+        async with turns.of("uneven.test"):
+            pass
+    clock.now += 6
+    last = await fetches(turns, "uneven.test", 1)
+    with pytest.raises(BusyError):
+        await fetches(turns, "uneven.test", 1)
+    await last.aclose()
+    await slow.aclose()
+
+
+async def test_who_waits_is_patient_as_long_as_the_host_answers(clock: Clock) -> None:
+    turns = HostTurns(1, timeout_s=60, patience_s=3)
+    fetching = await fetches(turns, "slowish.test", 1)
+    waiting = [asyncio.create_task(fetches(turns, "slowish.test", 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    clock.now += 2
+    await fetching.aclose()  # makes room for two
+    for stack in await asyncio.gather(*waiting):
+        await stack.aclose()
 
 
 async def test_who_waits_for_a_host_goes_on_with_its_first_answer() -> None:
     turns = HostTurns(SHARE, timeout_s=60, patience_s=60)
     bad = await fetches(turns, "new.test", SHARE - 1)
     answering = await fetches(turns, "new.test", 1)
-    waiting = [asyncio.create_task(fetches(turns, "new.test", 1)) for _ in range(10)]
+    waiting = [asyncio.create_task(fetches(turns, "new.test", 1)) for _ in range(2)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
     await answering.aclose()

@@ -10,6 +10,7 @@ from consumer.core.records import Cause
 from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.settle import Settle
 from consumer.runtime.trial import MOST_CRASHES, Trial
+from consumer.runtime.turns import Turns
 from consumer.runtime.worker import Worker
 from schemas.events import ImageGenerated
 from schemas.reasons import Reason
@@ -27,7 +28,10 @@ class House:
         self.order = Journal()
         self.trials = FakeTrials(self.order)
         self.worker = Worker(
-            Dispatch(self.handler, self.answers, 60, [5]), settle, Trial(self.trials, self.read_apart), self.metrics
+            Dispatch(self.handler, self.answers, 60, [5]),
+            settle,
+            Trial(self.trials, self.read_apart, Turns(), 5),
+            self.metrics,
         )
 
     async def answers(self, _dependency: str) -> bool:
@@ -42,12 +46,18 @@ class House:
         await self.gate.wait()
         return Stored(samples.output(event))
 
-    async def note_of(self, delivery: FakeDelivery) -> str:
-        async with Trial(trials := FakeTrials(), self.read_apart).of(delivery):
-            return next(iter(trials.begun))
+    async def crash(self, delivery: FakeDelivery) -> None:
+        """A worker has ended while it tried the delivery, and so has erased nothing."""
+        async with Trial(trials := FakeTrials(), self.read_apart, Turns(), 5).of(delivery):
+            self.trials.begun |= trials.begun
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"image_uploads_{name}", labels)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
 
 
 async def test_a_delivery_is_counted_while_it_is_in_work_and_by_its_outcome_afterwards() -> None:
@@ -101,28 +111,43 @@ async def test_a_delivery_whose_connection_is_lost_is_dropped_without_an_ack() -
     assert await house.worker.drain(0.01)
 
 
-def suspect(body: bytes = b"") -> FakeDelivery:
-    return FakeDelivery(body or samples.body(), is_suspect=True)
+SUSPECT = samples.body(id="suspect")
 
 
-async def test_a_suspect_waits_until_nothing_else_is_in_work_and_nothing_else_begins_beside_it() -> None:
-    house = House()
+def suspect(body: bytes = SUSPECT) -> FakeDelivery:
+    return FakeDelivery(body, is_suspect=True)
+
+
+async def test_a_suspect_whose_tries_all_ended_is_tried_beside_the_others(house: House) -> None:
+    first = asyncio.create_task(house.worker.take(FakeDelivery(samples.body())))
+    await house.started.wait()
+    house.started.clear()
+    second = asyncio.create_task(house.worker.take(suspect()))
+    await asyncio.wait_for(house.started.wait(), 30)
+    house.gate.set()
+    await asyncio.gather(first, second)
+    assert house.order == ["the handler", "crashes", "begin", "the handler", "end"]
+
+
+async def test_one_that_has_a_crash_waits_until_nothing_else_is_in_work_and_nothing_else_begins_beside_it(
+    house: House,
+) -> None:
+    await house.crash(suspect())
     first = asyncio.create_task(house.worker.take(FakeDelivery(samples.body())))
     await house.started.wait()
     house.started.clear()
     alone = asyncio.create_task(house.worker.take(suspect()))
+    while "crashes" not in house.order:  # noqa: ASYNC110 a journal tells nobody
+        await asyncio.sleep(0)
     later = asyncio.create_task(house.worker.take(FakeDelivery(samples.body(id="later"))))
     await asyncio.sleep(0)
     assert not house.started.is_set()
     house.gate.set()
-    await first
-    await alone
-    await later
-    assert house.order == ["the handler", "begin", "the handler", "end", "the handler"]
+    await asyncio.gather(first, alone, later)
+    assert house.order == ["the handler", "crashes", "begin", "the handler", "end", "the handler"]
 
 
-async def test_the_note_of_a_trial_is_erased_whatever_becomes_of_it() -> None:
-    house = House()
+async def test_the_note_of_a_trial_is_erased_whatever_becomes_of_it(house: House) -> None:
     house.gate.set()
     await house.worker.take(suspect())
     assert not house.trials.begun
@@ -138,33 +163,45 @@ async def test_the_note_of_a_trial_is_erased_whatever_becomes_of_it() -> None:
     assert not house.trials.begun
 
 
-async def test_what_has_ended_too_many_workers_fails_unread_and_its_replay_is_tried_again() -> None:
-    house = House()
+async def test_what_has_ended_too_many_workers_fails_unread_and_its_replay_is_tried_again(house: House) -> None:
     house.gate.set()
-    for _ in range(MOST_CRASHES):  # a worker that ends erases nothing
-        await house.trials.begin(await house.note_of(suspect(b"killer")))
-    delivery = suspect(b"killer")
-    await house.worker.take(delivery)
-    assert delivery.journal == ["ack"]
+    killer = suspect(b"killer")
+    for _ in range(MOST_CRASHES):
+        await house.crash(killer)
+    await house.worker.take(killer)
+    assert killer.journal == ["ack"]
     assert not house.started.is_set()
     [failure] = house.records.failures.values()
     assert (failure.reason, failure.fingerprint) == (Reason.CRASH_LOOP, "read apart")
-    assert not house.trials.begun
 
     for _ in range(MOST_CRASHES):
-        await house.trials.begin(await house.note_of(suspect()))
+        await house.crash(suspect())
     replay = suspect()
     replay.replays = 1
     await house.worker.take(replay)
     assert house.started.is_set()
 
 
-async def test_a_suspect_waits_for_its_note_when_the_database_is_away() -> None:
-    house = House()
+async def test_one_crash_fewer_fails_nothing(house: House) -> None:
     house.gate.set()
-    house.trials.journal.trouble["begin"] = DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
+    for _ in range(MOST_CRASHES - 1):
+        await house.crash(suspect())
+    await house.worker.take(suspect())
+    assert house.started.is_set()
+
+
+@pytest.mark.parametrize("step", ["crashes", "begin"])
+async def test_a_suspect_of_which_nothing_can_be_noted_is_held_and_keeps_nobody_waiting(
+    house: House, step: str
+) -> None:
+    house.gate.set()
+    await house.crash(suspect())
+    house.trials.journal.trouble[step] = DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
     house.trials.journal.trouble["end"] = DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
     delivery = suspect()
     await house.worker.take(delivery)
     assert delivery.journal == ["ack"]
-    assert house.order == ["begin", "the handler"]
+    assert not house.started.is_set()
+    assert house.value("settled_total", outcome="held", reason="database_unavailable") == 1
+    await house.worker.take(FakeDelivery(samples.body()))
+    assert house.started.is_set()
