@@ -15,7 +15,8 @@ _PROMPT_S: Final = 5.0
 class _Host:
     """A host that somebody fetches from, or wants to."""
 
-    def __init__(self, share: int) -> None:
+    def __init__(self, share: int, prompt_s: float) -> None:
+        self.prompt_s = prompt_s
         self.interested = 0
         self.share = self.window = share
         self.begun_at: dict[object, float] = {}  # of the fetches under way, the oldest first
@@ -27,14 +28,14 @@ class _Host:
     def has_room(self) -> bool:
         """Whether one more fetch may begin."""
         oldest = next(iter(self.begun_at.values()), None)
-        if oldest is not None and time.monotonic() - oldest > _PROMPT_S:
+        if oldest is not None and time.monotonic() - oldest > self.prompt_s:
             self.window = self.share
         return len(self.begun_at) < self.window
 
     def ended(self, fetch: object) -> None:
         """The fetch has; whatever came of it, a prompt one has kept nobody waiting, and makes room for two."""
         now = time.monotonic()
-        if now - self.begun_at.pop(fetch) < _PROMPT_S:
+        if now - self.begun_at.pop(fetch) < self.prompt_s:
             self.window += 1
             self.answered_at, self.is_silent = now, False
         else:
@@ -48,13 +49,14 @@ class HostTurns:
     Args:
         share: How many.
         timeout_s: After how many seconds a fetch is given up, and makes room.
-        patience_s: How long to wait for room while a host does not answer.
+        patience_s: How long to wait for room while a host does not answer; without it, as long as an answer is prompt.
     """
 
-    def __init__(self, share: int, *, timeout_s: float, patience_s: float = _PROMPT_S) -> None:
+    def __init__(self, share: int, *, timeout_s: float, patience_s: float | None = None) -> None:
         self._share = share
         self._timeout_s = timeout_s
-        self._patience_s = patience_s
+        self._prompt_s = min(_PROMPT_S, timeout_s / 2)  # what is given up is no answer
+        self._patience_s = self._prompt_s if patience_s is None else patience_s
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
@@ -64,7 +66,7 @@ class HostTurns:
         Raises:
             BusyError: on entering; its share is taken, and waiting for an answer was in vain.
         """
-        host = self._hosts.setdefault(name, _Host(self._share))
+        host = self._hosts.setdefault(name, _Host(self._share, self._prompt_s))
         host.interested += 1
         try:
             await self._room(name, host)

@@ -123,3 +123,14 @@ async def test_nothing_is_remembered_of_a_host_that_nobody_is_interested_in(turn
         await fetches(turns, "bad.test", 1)
     await bad.aclose()
     assert turns._hosts == {}
+
+
+async def test_a_fetch_that_is_given_up_is_no_answer_however_soon(clock: Clock) -> None:
+    turns = HostTurns(1, timeout_s=2, patience_s=0)
+    given_up = await fetches(turns, "bad.test", 1)
+    clock.now += 2
+    await given_up.aclose()
+    bad = await fetches(turns, "bad.test", 1)
+    with pytest.raises(BusyError):
+        await fetches(turns, "bad.test", 1)
+    await bad.aclose()
