@@ -168,7 +168,7 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     worker = Worker(
         Dispatch(handler, health.answers, settings.handler_timeout_s, settings.retry_delays_s),
         Settle(records, broker, source, store, metrics, worker_id),
-        Trial(PostgresTrials(pool), read_apart, Turns(), settings.retry_delays_s[0]),
+        Trial(PostgresTrials(pool), read_apart, Turns(), settings.retry_delays_s),
         metrics,
     )
     consumer = RabbitConsumer(

@@ -39,6 +39,7 @@ class FakeDelivery:
     message_id: str | None = "message"
     attempt: int = 1
     replays: int = 0
+    is_returned: bool = False
     is_suspect: bool = False
 
     async def ack(self) -> None:

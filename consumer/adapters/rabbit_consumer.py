@@ -39,7 +39,9 @@ class RabbitDelivery:
         self.attempt = max(1, _number(message.headers.get(topology.X_ATTEMPT), 1))
         self.replays = max(0, _number(message.headers.get(topology.X_REPLAYS), 0))
         returns = max(_number(message.headers.get(name), 0) for name in _DELIVERY_COUNTS)
-        self.is_suspect = bool(message.redelivered) and returns > _MOST_RETURNS  # or a publisher could say so
+        self.is_returned = bool(message.redelivered)
+        # A count is believed of what was returned alone, or a publisher could say what it likes.
+        self.is_suspect = topology.X_SUSPECT in message.headers or (self.is_returned and returns > _MOST_RETURNS)
 
     async def ack(self) -> None:
         """The broker forgets the message: see `Delivery.ack`."""

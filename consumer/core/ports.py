@@ -136,6 +136,10 @@ class Delivery(Protocol):
         """How often an operator has moved the message back."""
 
     @property
+    def is_returned(self) -> bool:
+        """Whether the queue gave it to somebody before, who did not settle it."""
+
+    @property
     def is_suspect(self) -> bool:
         """Whether it came back unsettled so often that it may be what ends its workers."""
 

@@ -75,7 +75,10 @@ class Settle:
     async def _try_later(self, delivery: Delivery, cause: Cause, outcome: Hold | Retry) -> None:
         attempt = delivery.attempt + isinstance(outcome, Retry)
         queue = topology.rung_queue(outcome.delay_s)
-        await self.broker.copy(delivery, queue, {topology.X_ATTEMPT: attempt})
+        headers: dict[str, str | int] = {topology.X_ATTEMPT: attempt}
+        if delivery.is_suspect:  # a copy's count begins anew, and it would be forgotten
+            headers[topology.X_SUSPECT] = 1
+        await self.broker.copy(delivery, queue, headers)
         try:
             if hint := delayed(cause, outcome, delivery.attempt, datetime.now(UTC)):
                 await self.broker.announce(hint)

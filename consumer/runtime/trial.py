@@ -1,6 +1,6 @@
 """Suspects: deliveries that came back so often that they may be what ends their workers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -16,7 +16,7 @@ from consumer.runtime.dispatch import Dispatched
 from consumer.runtime.turns import Turns
 from schemas.reasons import Reason
 
-MOST_CRASHES: Final = 5  # three hit an innocent event once in 500 kills that were aimed at deliveries in work
+MOST_CRASHES: Final = 5
 
 ReadApart: TypeAlias = Callable[[Delivery], Awaitable[Cause]]
 
@@ -29,33 +29,32 @@ class Trial:
 
     Each try of a suspect is noted before it and erased after it, whatever became of it; so a note that is still there
     is that of a worker that ended in the middle. Once there is one, the suspect is tried alone: what ends its worker
-    then is the suspect itself.
+    then is the suspect itself. Between two tries it waits, a rung longer each time, so that a storm in which workers
+    end for other reasons passes, and the others are worked off meanwhile.
     """
 
     trials: Trials
     read_apart: ReadApart
     """Reads what a message names in another process."""
     turns: Turns
-    hold_s: int
+    retry_delays_s: Sequence[int]
 
     @asynccontextmanager
     async def of(self, delivery: Delivery) -> AsyncIterator[Dispatched | None]:
-        """The suspect is being tried; or is not, and this is what becomes of it: it has ended too many workers, or
-        nothing can be noted of it now.
-        """  # noqa: D205 one sentence
+        """The suspect is being tried; or is not, and this is what becomes of it instead."""
         suspect = fingerprint(str(delivery.replays).encode(), (delivery.message_id or "").encode(), delivery.body)
         try:
             crashes = await self.trials.crashes(suspect)
         except DependencyError as error:
             async with self.turns.beside():
-                yield self._held(delivery, error)
+                yield _held(delivery, error.reason, error.detail, self.retry_delays_s[0])
             return
-        async with self.turns.alone() if crashes else self.turns.beside():
-            if crashes >= MOST_CRASHES:
-                yield await self._verdict(delivery)
-            else:
-                async with self._noted(suspect, delivery) as hold:
-                    yield hold
+        if crashes >= MOST_CRASHES or (crashes and delivery.is_returned):
+            async with self.turns.beside():
+                yield await self._consequence(delivery, crashes)
+            return
+        async with self.turns.alone() if crashes else self.turns.beside(), self._noted(suspect, delivery) as hold:
+            yield hold
 
     @asynccontextmanager
     async def _noted(self, suspect: str, delivery: Delivery) -> AsyncIterator[Dispatched | None]:
@@ -64,7 +63,7 @@ class Trial:
             try:
                 await self.trials.begin(suspect, trial)
             except DependencyError as error:
-                hold = self._held(delivery, error)
+                hold = _held(delivery, error.reason, error.detail, self.retry_delays_s[0])
             yield hold
         finally:
             try:
@@ -72,10 +71,16 @@ class Trial:
             except DependencyError as error:
                 _log.warning("the note of a trial was not erased", error=error.detail)
 
-    def _held(self, delivery: Delivery, error: DependencyError) -> Dispatched:
-        cause = Cause(fingerprint(delivery.body), delivery.replays)
-        return Dispatched(cause, Hold(error.reason, error.detail, self.hold_s))
-
-    async def _verdict(self, delivery: Delivery) -> Dispatched:
-        detail = f"{MOST_CRASHES} workers ended over it, the last of them while it was all that they had in work"
+    async def _consequence(self, delivery: Delivery, crashes: int) -> Dispatched:
+        detail = f"{crashes} workers ended over it"
+        if crashes < MOST_CRASHES:
+            delays_s = self.retry_delays_s
+            return _held(delivery, Reason.CRASH_LOOP, detail, delays_s[min(crashes, len(delays_s)) - 1])
+        detail += ", all but the first while it was all that they had in work"
         return Dispatched(await self.read_apart(delivery), Failed(Reason.CRASH_LOOP, detail))
+
+
+def _held(delivery: Delivery, reason: Reason, detail: str, delay_s: int) -> Dispatched:
+    # Nothing is read of it here, for reading it may be what ends workers.
+    cause = Cause(fingerprint(delivery.body), delivery.replays)
+    return Dispatched(cause, Hold(reason, detail, delay_s))

@@ -4,7 +4,7 @@ import pytest
 
 from consumer.adapters.metrics import Metrics
 from consumer.core.errors import DependencyError
-from consumer.core.outcome import Outcome, Stored
+from consumer.core.outcome import Hold, Outcome, Stored
 from consumer.core.ports import Delivery
 from consumer.core.records import Cause
 from consumer.runtime.dispatch import Dispatch
@@ -14,6 +14,7 @@ from consumer.runtime.turns import Turns
 from consumer.runtime.worker import Worker
 from schemas.events import ImageGenerated
 from schemas.reasons import Reason
+from schemas.topology import rung_queue
 from tests import samples
 from tests.fakes import FakeBroker, FakeDelivery, FakeRecords, FakeSource, FakeStore, FakeTrials, Journal
 
@@ -24,13 +25,15 @@ class House:
         self.gate = asyncio.Event()
         self.started = asyncio.Event()
         self.records = FakeRecords()
-        settle = Settle(self.records, FakeBroker(), FakeSource(), FakeStore(), self.metrics, "worker-1")
+        self.broker = FakeBroker()
+        self.outcome: Outcome | None = None
+        settle = Settle(self.records, self.broker, FakeSource(), FakeStore(), self.metrics, "worker-1")
         self.order = Journal()
         self.trials = FakeTrials(self.order)
         self.worker = Worker(
             Dispatch(self.handler, self.answers, 60, [5]),
             settle,
-            Trial(self.trials, self.read_apart, Turns(), 5),
+            Trial(self.trials, self.read_apart, Turns(), [5, 30]),
             self.metrics,
         )
 
@@ -44,11 +47,11 @@ class House:
         self.order.step("the handler")
         self.started.set()
         await self.gate.wait()
-        return Stored(samples.output(event))
+        return self.outcome or Stored(samples.output(event))
 
     async def crash(self, delivery: FakeDelivery) -> None:
         """A worker has ended while it tried the delivery, and so has erased nothing."""
-        async with Trial(trials := FakeTrials(), self.read_apart, Turns(), 5).of(delivery):
+        async with Trial(trials := FakeTrials(), self.read_apart, Turns(), [5, 30]).of(delivery):
             self.trials.begun |= trials.begun
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -205,3 +208,30 @@ async def test_a_suspect_of_which_nothing_can_be_noted_is_held_and_keeps_nobody_
     assert house.value("settled_total", outcome="held", reason="database_unavailable") == 1
     await house.worker.take(FakeDelivery(samples.body()))
     assert house.started.is_set()
+
+
+async def test_what_comes_back_from_a_crash_waits_a_rung_longer_each_time_and_is_then_tried_alone(
+    house: House,
+) -> None:
+    house.gate.set()
+    waited = []
+    for _ in range(3):
+        await house.crash(suspect())
+        returned = suspect()
+        returned.is_returned = True
+        await house.worker.take(returned)
+        assert returned.journal == ["ack"]
+        waited.append(sorted(house.broker.queues))
+    assert not house.started.is_set()
+    assert waited == [[rung_queue(5)], [rung_queue(30), rung_queue(5)], [rung_queue(30), rung_queue(5)]]
+    assert {headers["x-suspect"] for copies in house.broker.queues.values() for _, headers in copies} == {1}
+    await house.worker.take(suspect())
+    assert house.started.is_set()
+
+
+async def test_what_is_no_suspect_becomes_none_by_being_held(house: House) -> None:
+    house.outcome = Hold(Reason.STORAGE_UNAVAILABLE, "away", 5)
+    house.gate.set()
+    await house.worker.take(FakeDelivery(samples.body()))
+    [(_, headers)] = house.broker.queues[rung_queue(5)]
+    assert headers == {"x-attempt": 1}
