@@ -28,7 +28,13 @@ _SETTINGS: Final = {
     # A plan made while the tables were empty would scan them for ever after.
     "plan_cache_mode": "force_custom_plan",
 }
-LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+LOST: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver's confusion between a server's last word and the end of the connection
+    OSError,
+    TimeoutError,
+)
 BAD_DATA: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 """What the server would refuse again, however well it is. Not translated: such data should not have come so far."""
 

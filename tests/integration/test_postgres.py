@@ -230,3 +230,30 @@ async def test_a_probe_leaves_no_row_and_fails_where_none_could_be_written(
 async def test_a_table_that_is_missing_is_a_neighbours_fault_too(pool: postgres.Pool) -> None:
     with pytest.raises(DependencyError, match='relation "job_outputs" does not exist'):
         await PostgresRecords(pool).find(Cause.of(samples.event()))
+
+
+async def test_whose_session_the_server_ends_blames_nobody_but_the_database(
+    database_url: str, records: PostgresRecords
+) -> None:
+    ends = 40
+    is_over = asyncio.Event()
+
+    async def ask() -> int:
+        troubles = 0
+        while not is_over.is_set():
+            try:
+                await records.find(Cause.of(samples.event()))
+            except DependencyError:
+                troubles += 1
+            await asyncio.sleep(0)
+        return troubles
+
+    asking = [asyncio.create_task(ask()) for _ in range(4)]
+    server = await asyncpg.connect(database_url)
+    for _ in range(ends):
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        await server.execute(f"{others} AND pid <> pg_backend_pid()")
+        await server.execute("SELECT pg_sleep(0.05)")
+    is_over.set()
+    await server.close()
+    assert sum(await asyncio.gather(*asking)) >= ends / 2
