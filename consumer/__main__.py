@@ -5,7 +5,7 @@ import sys
 import click
 
 from consumer.cli import cli
-from consumer.core.errors import BrokerError, DependencyError, StartError
+from consumer.core.errors import BrokerError, StartError, UploadError
 from consumer.core.redact import redact
 from schemas.environment import SettingsError
 
@@ -24,8 +24,8 @@ def main() -> None:
     except StartError as error:
         _say(str(error))
         sys.exit(_WRONG_SETTINGS)
-    except (BrokerError, DependencyError) as error:
-        _say(redact(error.detail if isinstance(error, DependencyError) else str(error)))
+    except (BrokerError, UploadError) as error:
+        _say(redact(error.detail if isinstance(error, UploadError) else str(error)))
         sys.exit(_FAILED)
     except click.ClickException as error:
         error.show()

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from consumer.core.errors import DependencyError, PermanentError, TransientError
+from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
 from consumer.core.redact import redact
 from schemas.reasons import Reason
 
@@ -48,12 +48,21 @@ class FileSource:
     def discard(self, url: str) -> None:
         """The file is gone; one that cannot be deleted is left to the cleanup, and logged."""
         try:
+            self.delete(url)
+        except UploadError as error:
+            _log.warning("a temp file was not deleted", error=error.detail)
+
+    def delete(self, url: str) -> None:
+        """The file is gone, whether or not it was there.
+
+        Raises:
+            UploadError: it is not, with the blame.
+        """
+        try:
             self._within(url, lambda name, parent: os.unlink(name, dir_fd=parent))
         except TransientError as error:
             if error.reason is not Reason.SOURCE_GONE:
-                _log.warning("a temp file was not deleted", error=error.detail)
-        except (PermanentError, DependencyError) as error:
-            _log.warning("a temp file was not deleted", error=error.detail)
+                raise
 
     def _within(self, url: str, use: Callable[[str, int], Found]) -> Found:
         parts = self._parts(url)

@@ -13,7 +13,7 @@ from consumer.adapters.file_source import FileSource
 from consumer.adapters.rabbit_dead_letters import DeadLetters, RabbitDeadLetter
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.core.dead_letter import DeadLetter
-from consumer.core.errors import DependencyError
+from consumer.core.errors import DependencyError, PermanentError
 from consumer.core.ports import Broker
 from consumer.operate.choice import Choice
 from consumer.operate.display import progress
@@ -57,13 +57,15 @@ class Discard:
     temp_dir: Path
 
     async def __call__(self, letter: RabbitDeadLetter) -> None:
-        """The event's temp file and the letter are gone.
+        """The event's temp file and the letter are gone; a file that another event of that name has stays.
 
         Raises:
             DependencyError: this machine does not have the directory where the file is; the letter stays.
+            TransientError: the file cannot be deleted; the letter stays.
         """
         url = letter.cause.image_url
-        if url is not None and url[:5].lower() == "file:":
+        is_its_own = letter.letter.reason != Reason.CONFLICTING_EVENT
+        if url is not None and url[:5].lower() == "file:" and is_its_own:
             await asyncio.to_thread(self._free, url)
         await letter.ack()
 
@@ -71,8 +73,9 @@ class Discard:
         if not self.temp_dir.is_dir():
             detail = f"TEMP_DIR {self.temp_dir} is not here: discard on a machine that shares it with the workers"
             raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail)
-        with suppress(ValueError):  # what was refused as an event may name what is no URL, and so no file
-            FileSource(self.temp_dir, max_bytes=0).discard(url)
+        # What was refused as an event may name what is no URL, or no file of TEMP_DIR: there is nothing to free.
+        with suppress(ValueError, PermanentError):
+            FileSource(self.temp_dir, max_bytes=0).delete(url)
 
 
 async def rehearse(_letter: RabbitDeadLetter) -> None:

@@ -15,5 +15,8 @@ def moment(text: str) -> datetime:
         ValueError: it is neither.
     """
     if match := _AGO.fullmatch(text.strip()):
-        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        try:
+            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        except OverflowError:
+            raise ValueError("that is before the first year") from None
     return datetime.fromisoformat(text.strip()).astimezone(UTC)

@@ -79,5 +79,5 @@ def _body(body: bytes) -> object:
         document = json.loads(body)
         shown(document)
     except (ValueError, RecursionError):  # no JSON, or deeper than anybody could read
-        return body.decode(errors="replace")
+        return body.decode(errors="replace").replace("\\/", "/")  # as JSON may have it: a URL must be known as one
     return document

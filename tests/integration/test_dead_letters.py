@@ -1,6 +1,8 @@
 """Dead letters on a real broker: reading takes nothing away, and whatever breaks off can be done again."""
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -16,7 +18,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from consumer.adapters import rabbit
 from consumer.adapters.rabbit_dead_letters import DeadLetters, RabbitDeadLetter
 from consumer.adapters.rabbit_publisher import RabbitPublisher
-from consumer.core.errors import BrokerError, DependencyError, StartError
+from consumer.core.errors import BrokerError, DependencyError, StartError, TransientError
 from consumer.core.ports import Delivery
 from consumer.operate import dead_letters
 from consumer.operate.choice import Choice
@@ -354,6 +356,30 @@ async def test_discarding_frees_the_temp_file_and_leaves_all_others(
     assert [file.exists() for file in (*files, outside)] == [False, True, True, True]
     await queues.await_waiting(topology.DEAD_QUEUE, 1)
     assert await reasons(amqp_url) == {"too_large": 1}
+
+
+async def test_discarding_a_conflict_leaves_the_file_to_the_event_that_came_first(
+    queues: Queues, amqp_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "fox.png"
+    file.write_bytes(b"fox")
+    await queues.bury(samples.event(image_url=file.as_uri()), reason="conflicting_event")
+    await dead_letters.discard(amqp_url, tmp_path, Order(Choice()), Tally())
+    await queues.await_waiting(topology.DEAD_QUEUE, 0)
+    assert file.exists()
+
+
+async def test_a_letter_whose_file_cannot_be_deleted_stays(
+    queues: Queues, amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    await queues.bury(samples.event(image_url=(tmp_path / "fox.png").as_uri()))
+    with pytest.raises(TransientError, match="Input/output error"):
+        await dead_letters.discard(amqp_url, tmp_path, Order(Choice()), Tally())
+    await queues.await_waiting(topology.DEAD_QUEUE, 1)
 
 
 async def test_a_letter_whose_file_is_elsewhere_stays_and_is_told(

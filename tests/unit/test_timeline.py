@@ -10,6 +10,8 @@ from consumer.adapters.oss import StoredObject
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.object_key import happened_at, object_key
 from consumer.core.records import Cause
+from consumer.operate import report
+from consumer.operate.display import shown
 from consumer.operate.timeline import (
     Known,
     KnownFailure,
@@ -135,3 +137,8 @@ def test_a_failure_without_its_letter_and_a_letter_of_a_stored_event_say_so() ->
     (letter,) = [entry.text for entry in timeline(of) if entry.what == "dead letter"]
     assert "the event is stored: discard it" in letter
     assert "attempt 3" in letter
+
+
+def test_a_body_that_is_no_json_shows_no_signature_however_its_url_is_written() -> None:
+    body = rb'{"imageUrl": "https:\/\/h\/x.png?Signature=CANARY" BROKEN'
+    assert shown(report._body(body)) == '{"imageUrl": "https://h/x.png" BROKEN'
