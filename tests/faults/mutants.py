@@ -101,7 +101,7 @@ MUTANTS: Final = (
     Mutant(
         "acks what is to be tried later without a copy of it",
         _SETTLE,
-        "        await self.broker.copy(delivery, queue, {topology.X_ATTEMPT: attempt})",
+        "        await self.broker.copy(delivery, queue, headers)",
         "        assert queue",
         _OF_SETTLE,
     ),
@@ -238,14 +238,35 @@ MUTANTS: Final = (
     Mutant(
         "notes no trial",
         _TRIAL,
-        "                return await self.trials.begin(suspect)",
-        "                return 0",
+        "                await self.trials.begin(suspect, trial)",
+        "                assert trial",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "tries at once again what has just ended its worker",
+        _TRIAL,
+        "        if crashes >= MOST_CRASHES or (crashes and delivery.is_returned):",
+        "        if crashes >= MOST_CRASHES:",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "forgets on a rung that it is a suspect",
+        _SETTLE,
+        "            headers[topology.X_SUSPECT] = 1",
+        "            pass",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "fails what may be innocent",
+        _TRIAL,
+        "        if crashes >= MOST_CRASHES or",
+        "        if crashes >= 1 or",
         _OF_WORKER,
     ),
     Mutant(
         "never erases the note of a trial",
         _TRIAL,
-        "            await self.trials.end(suspect)",
+        "                await self.trials.end(trial)",
         "            pass",
         _OF_WORKER,
     ),
@@ -280,8 +301,8 @@ MUTANTS: Final = (
     Mutant(
         "lets one silent host have the whole prefetch",
         "consumer/adapters/host_turns.py",
-        "        return host.fetches < self._share or ",
-        "        return bool(host) or ",
+        "        return len(self.begun_at) < self.window",
+        "        return bool(self.window)",
         "tests/unit/test_host_turns.py",
     ),
     Mutant(
