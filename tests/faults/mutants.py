@@ -267,7 +267,7 @@ MUTANTS: Final = (
         "never erases the note of a trial",
         _TRIAL,
         "                await self.trials.end(trial)",
-        "            pass",
+        "                assert trial",
         _OF_WORKER,
     ),
     Mutant(
