@@ -14,9 +14,9 @@ def moment(text: str) -> datetime:
     Raises:
         ValueError: it is neither.
     """
-    if match := _AGO.fullmatch(text.strip()):
-        try:
+    try:
+        if match := _AGO.fullmatch(text.strip()):
             return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        except OverflowError:
-            raise ValueError("that is before the first year") from None
-    return datetime.fromisoformat(text.strip()).astimezone(UTC)
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("that is before the first year, or after the last") from None

@@ -37,6 +37,7 @@ async def oss_outage(services: Services, *, ladders: int = 10) -> Verdict:
             world.to_storage.thaw()
             resumed_s = await world.resumed(since=lambda: world.oss.first_good_answer(mended_at))
         verdict = await world.finish()
+        verdict.check("counted attempts", world.counted_attempts())
         verdict.check("resumed too late", [f"after {resumed_s:.1f} s"] * (resumed_s > _MOST_S))
         verdict.check("busy while waiting", [f"{share:.1%} CPU" for share in shares if share > _MOST_CPU])
         verdict.told("wait for work in s", round(resumed_s, 1))
@@ -52,6 +53,7 @@ async def oss_brownout(services: Services, *, events: int = 1500) -> Verdict:
         world.oss.refused_share = 0.5
         await world.generator.publish_all(world.mixture.events(events), per_s=2 * _PER_S)
         verdict = await world.finish()
+        verdict.check("counted attempts", world.counted_attempts())
         return verdict.told("uploads refused", world.oss.refused)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
+from sandbox.postgres import ask
 from tests.e2e.product_process import WorkerProcess
 from tests.faults.campaign import campaign
 from tests.faults.ledger import Verdict
@@ -17,6 +18,9 @@ _CALM_S: Final = 1.0
 _CLOSE_ALL: Final = (
     '[rabbit_networking:close_connection(P, <<"a fault run">>) || P <- rabbit_networking:connections()], ok'
 )
+_END_ALL: Final = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
 
 @campaign(restarts=2)
@@ -47,16 +51,20 @@ async def connection_closes(services: Services, *, closes: int = 50) -> Verdict:
         return await under_load(world, closes, close)
 
 
-@campaign(restarts=2)
-async def postgres_restarts(services: Services, *, restarts: int = 20) -> Verdict:
-    """The database crashes, and recovers at once or some seconds later."""
-
-    async def restart(number: int) -> None:
-        await asyncio.to_thread(services.postgres.kill)
-        await asyncio.sleep(number % 3)
-        await asyncio.to_thread(services.postgres.start)
-
+@campaign(restarts=3)
+async def postgres_restarts(services: Services, *, restarts: int = 60) -> Verdict:
+    """The database crashes, ends all sessions, and shuts down, in turn; it is back at once or some seconds later."""
     async with World.opened(services) as world:
+
+        async def restart(number: int) -> None:
+            rounds, turn = divmod(number, 3)
+            if turn == 1:
+                await asyncio.to_thread(ask, world.database_url, _END_ALL)
+                return
+            await asyncio.to_thread(services.postgres.stop if turn else services.postgres.kill)
+            await asyncio.sleep(rounds % 3)
+            await asyncio.to_thread(services.postgres.start)
+
         return await under_load(world, restarts, restart)
 
 
@@ -73,5 +81,6 @@ async def under_load(world: World, times: int, fault: Callable[[int], Awaitable[
             await fault(number)
             took_s.append(await world.resumed())
     verdict = await world.finish()
+    verdict.check("counted attempts", world.counted_attempts())
     verdict.check("resumed too late", [f"after {each:.1f} s" for each in took_s if each > _MOST_S])
     return verdict.told("longest wait for work in s", round(max(took_s), 1))

@@ -163,6 +163,13 @@ class World:
         wrong_ends = [f"a worker ended with {code}" for code in codes if code]
         return Verdict(verdict.figures, verdict.violations + wrong_ends + list(self._defects()))
 
+    def counted_attempts(self) -> Iterator[str]:
+        """A sentence for each stored event to which an attempt was counted before, though its source was well."""
+        for worker in self.workers:
+            for line in worker.lines("stored"):
+                if line["attempt"] > 1:
+                    yield f"{line['event_id']} was stored at attempt {line['attempt']}"
+
     async def _stored(self) -> int | None:
         try:
             return await self.ledger.stored()

@@ -83,7 +83,9 @@ def test_a_time_without_an_offset_is_local() -> None:
     assert moment("2026-11-22 12:00") == datetime(2026, 11, 22, 12).astimezone()
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2", "-2h", "2w", "2026-13-01", "9999999h", "999999d"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2", "-2h", "2w", "2026-13-01", "9999999h", "999999d", "0001-01-01T00:00+01:00"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         moment(text)
