@@ -33,6 +33,10 @@ from schemas.events import (
     ImageUploadFailed,
 )
 
+_NOBODY: Final = (
+    "no worker takes deliveries: start one, then check again; one that runs takes none while a dependency fails its "
+    "probe, which its /readyz names"
+)
 _SOURCE: Final = "/image-uploads/check"
 _USER: Final = "image-uploads-check"
 _LIFE: Final = timedelta(hours=1)
@@ -52,7 +56,7 @@ async def look(settings: WorkerSettings, shell: Shell, timeout_s: float) -> Asyn
 
 async def _travel(wire: "_Wire", settings: WorkerSettings, shell: Shell, timeout_s: float) -> AsyncIterator[Finding]:
     if not await wire.workers():
-        yield ROUNDTRIP.wrong("no worker takes deliveries: start one, then check again", shell.run("worker"))
+        yield ROUNDTRIP.wrong(_NOBODY, shell.run("worker"))
         return
     picture = _picture()
     file, event = _placed(picture, settings.temp_dir)

@@ -503,11 +503,20 @@ def test_a_roundtrip_through_a_worker_with_another_temp_dir_says_so(
     assert not list(temp_dir.iterdir())
 
 
-def test_a_roundtrip_while_the_store_refuses_the_worker_says_by_what_it_is_delayed(
+def test_a_roundtrip_while_the_store_refuses_the_worker_says_where_to_look(
     project: Project, start_worker: StartWorker
 ) -> None:
     worker = start_worker(OSS_SECRET="another")
-    assert eventually(lambda: bool(worker.lines("taking deliveries")), 30), worker.log
+    assert eventually(lambda: bool(worker.lines("intake is paused")), 30), worker.log
+    (finding,) = project.check("--roundtrip", "--timeout", "3").of("roundtrip", "wrong")
+    assert "one that runs takes none while a dependency fails its probe, which its /readyz names" in finding["text"]
+    assert "storage" in worker.get("/readyz")[1]
+
+
+def test_a_roundtrip_whose_object_is_refused_says_by_what_it_is_delayed(
+    project: Project, worker: WorkerProcess, oss: WatchedOss
+) -> None:
+    oss.faults.add(Fault(Kind.DENY, method="PUT", key_prefix="users/image-uploads-check/"))
     (finding,) = project.check("--roundtrip", "--timeout", "3").of("roundtrip", "wrong")
     assert "delays it by storage_refused" in finding["text"]
 

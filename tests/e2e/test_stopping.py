@@ -13,7 +13,7 @@ from schemas import topology
 from tests.e2e.conftest import StartWorker
 from tests.e2e.image_host import ImageHost
 from tests.e2e.watched_oss import WatchedOss
-from tests.e2e.wire import COMPLETED, Wire, event
+from tests.e2e.wire import COMPLETED, FAILED, Wire, event
 
 pytestmark = pytest.mark.real
 
@@ -22,6 +22,7 @@ Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 DETACHED = "image_uploads_consumer_attached 0.0"
 MANY = 120
 PREFETCH = 16
+SHARE = PREFETCH // 4  # of a host that has not answered yet; the others wait for its first answer
 
 
 def files_in(directory: Path) -> list[str]:
@@ -36,15 +37,16 @@ async def test_on_sigterm_a_worker_finishes_what_it_has_begun_and_nothing_is_don
     image_host.hold()
     published = [event(image_host.give(f"{number}.png", png), f"job-{number}") for number in range(MANY)]
     await asyncio.gather(*map(wire.publish, published))
-    assert await asyncio.to_thread(eventually, lambda: image_host.requests.total() == PREFETCH, 30)
+    assert await asyncio.to_thread(eventually, lambda: image_host.requests.total() == SHARE, 30)
     first.terminate()
     assert await asyncio.to_thread(eventually, lambda: DETACHED in first.get("/metrics")[1], 30)
     image_host.release()
     assert await asyncio.to_thread(first.await_end) == 0
 
     await wire.hears(COMPLETED, PREFETCH)
-    assert await database.fetchval("SELECT count(*) FROM job_outputs") == PREFETCH
-    assert await wire.waiting(topology.WORK_QUEUE) == MANY - PREFETCH
+    begun = await database.fetchval("SELECT count(*) FROM job_outputs")
+    assert begun in (PREFETCH, PREFETCH + 1)  # the one that came alone after the start is not counted by the broker
+    assert await wire.waiting(topology.WORK_QUEUE) == MANY - begun
 
     second = start_worker()
     await asyncio.to_thread(second.await_ready)
@@ -107,8 +109,9 @@ async def test_after_sigkill_another_worker_finishes_and_each_event_is_one_row_a
         await wire.completion(each)
     assert await asyncio.to_thread(second.stop) == 0
 
-    heard = {(news.data["causeId"], news.event["id"], news.data["ossKey"]) for news in wire.news}
-    assert {news.type for news in wire.news} == {COMPLETED}
+    assert not [news for news in wire.news if news.type == FAILED]
+    completions = [news for news in wire.news if news.type == COMPLETED]
+    heard = {(news.data["causeId"], news.event["id"], news.data["ossKey"]) for news in completions}
     assert len(heard) == 2 * MANY
     rows = await database.fetch('SELECT "eventId", "ossKey" FROM job_outputs')
     assert len(rows) == 2 * MANY
