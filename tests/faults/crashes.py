@@ -32,7 +32,7 @@ async def kills(services: Services, *, kills: int = 500, events: int = 20_000) -
         return (await world.finish()).told("deliveries in work when killed", sum(in_work))
 
 
-@campaign(stops=8, events=240)
+@campaign(stops=4, events=120)
 async def stops(services: Services, *, stops: int = 200, events: int = 8000) -> Verdict:
     """Two workers are stopped in turn while they work; each ends in time, and nothing is done twice."""
     async with World.opened(services) as world:

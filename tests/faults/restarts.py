@@ -38,7 +38,7 @@ async def broker_restarts(services: Services, *, restarts: int = 50) -> Verdict:
         return await under_load(world, restarts, restart)
 
 
-@campaign(closes=6)
+@campaign(closes=4)
 async def connection_closes(services: Services, *, closes: int = 50) -> Verdict:
     """The broker closes all connections, and the network resets them, in turn."""
     async with World.opened(services) as world:

@@ -33,7 +33,7 @@ async def records(pool: postgres.Pool) -> PostgresRecords:
 
 async def test_migrations_are_applied_once_however_many_workers_start(pool: postgres.Pool) -> None:
     applied = await asyncio.gather(*(migrations.migrate(pool) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0001_outputs_and_failures.sql"]]
+    assert sorted(applied) == [[], [], [], ["0001_outputs_and_failures.sql", "0002_trials.sql"]]
 
 
 @pytest.mark.parametrize("table", ["job_outputs", "job_failures"])
