@@ -59,9 +59,9 @@ def scraping(targets: Mapping[str, str]) -> str:
 
 @pytest.fixture
 def object_store(tmp_path: Path) -> Iterator[ObjectStore]:
-    """A bucket that refuses the objects of one user, as it would everybody's."""
+    """A bucket that is too busy for the objects of one user."""
     with ObjectStore(tmp_path / "oss") as running:
-        fault = [{"kind": "deny", "method": "PUT", "key_prefix": f"users/{HELD_USER}"}]
+        fault = [{"kind": "throttle", "method": "PUT", "key_prefix": f"users/{HELD_USER}"}]
         request = Request(f"{running.url}/-/faults", json.dumps(fault).encode(), method="PUT")
         urlopen(request, timeout=10).close()
         yield running
@@ -199,7 +199,7 @@ async def test_under_load_every_expression_of_the_dashboard_has_something_to_sho
     assert screen.value("Workers that take deliveries") == 1
     assert screen.values("Failed, by reason", "reason").keys() == {"not_an_image", "source_unavailable"}
     assert screen.values("Failed in the chosen time", "reason")["not_an_image"] > 1
-    assert {"held storage_refused", "retried source_unavailable"} <= screen.values(
+    assert {"held storage_unavailable", "retried source_unavailable"} <= screen.values(
         "Delayed, by reason", "outcome", "reason"
     ).keys()
     assert screen.values("Where does the time go?", "stage").keys() == {
