@@ -153,6 +153,15 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
     """Seconds that a stopping worker gives to what it has begun. Default: below Kubernetes' grace of 30."""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     """Outputs expire after this many days, 1 to 36500. Default, unset: never."""
+    cleanup_interval_s: int = Field(default=3600, ge=0, le=30 * 86_400)
+    """Seconds between two cleanups, 0 to 2592000; 0: no schedule, only requests. Default: what has expired is gone an
+    hour later at most, and looking through a large bucket costs little beside an hour of uploads."""
+    temp_max_age_s: int = Field(default=86_400, ge=1, le=365 * 86_400)
+    """Seconds after which a file in TEMP_DIR that no event has asked for is abandoned, 1 to 31536000. Default: a day
+    for whoever publishes its event late."""
+    orphan_grace_s: int = Field(default=86_400, ge=0, le=365 * 86_400)
+    """Seconds for which an object may be without a row before it counts as an orphan, 0 to 31536000. Default: a day,
+    in which its event has long climbed the ladder."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics, /healthz and /readyz. Default: this machine only."""
     metrics_port: Port = 9464

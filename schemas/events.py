@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -45,6 +45,11 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def derive_id(*parts: str) -> uuid.UUID:
     """The UUIDv5 of `parts`: the same for the same parts, for ever, in every worker."""
     return uuid.uuid5(_ID_NAMESPACE, "\0".join(parts))
+
+
+def output_id(source: str, event_id: str) -> uuid.UUID:
+    """Id of the row in `job_outputs` that an `image.generated` event leads to."""
+    return derive_id("job_outputs", source, event_id)
 
 
 def _no_nul(text: str) -> str:
@@ -264,18 +269,29 @@ class ImageUploadDelayedData(_Wire):
     next_try_at: Time
 
 
+CleanupTask: TypeAlias = Literal["temp", "expired", "orphans"]
+CLEANUP_TASKS: Final[tuple[CleanupTask, ...]] = get_args(CleanupTask)
+
+
 class CleanupRequestedData(_Wire):
     """A wish for a cleanup run now; no task named means all of them."""
 
-    tasks: tuple[Literal["temp", "expired", "orphans"], ...] = ("temp", "expired", "orphans")
+    tasks: tuple[CleanupTask, ...] = CLEANUP_TASKS
     dry_run: bool = False
+    """Whether only to say what would be removed."""
 
 
 class CleanupTaskResult(_Wire):
-    """What one cleanup task found or removed."""
+    """What one cleanup task has removed, or would have removed; `orphans` only finds."""
 
     count: int
     bytes: int
+    skipped: str | None = None
+    """Why something was left that will have to go, such as `backlog`; null: nothing was."""
+    complete: bool = True
+    """Whether all was looked at; false: the time was up, and the next run goes on from there."""
+    keys: tuple[str, ...] = ()
+    """Of `orphans`: the first hundred of them."""
 
 
 class CleanupCompletedData(_Wire):

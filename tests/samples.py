@@ -8,9 +8,8 @@ from uuid import uuid4
 
 from PIL import Image as Pillow
 
-from consumer.core.announcements import output_id
 from consumer.core.records import Cause, Failure, Output
-from schemas.events import ImageGenerated, ImageGeneratedData
+from schemas.events import ImageGenerated, ImageGeneratedData, output_id
 from schemas.reasons import Reason
 
 

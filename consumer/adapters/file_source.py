@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import structlog
 
 from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
 from consumer.core.redact import redact
+from consumer.core.source_file import source_file
 from schemas.reasons import Reason
 
 _RUNGS_OF_GONE: Final = 2
@@ -94,8 +94,8 @@ class FileSource:
                 os.close(parent)
 
     def _parts(self, url: str) -> tuple[str, ...]:
-        path = PurePosixPath(unquote(urlsplit(url).path))
-        if not path.is_relative_to(self._directory) or ".." in path.parts or "\0" in str(path):
+        path = PurePosixPath(source_file(url) or "")
+        if not path.is_relative_to(self._directory) or ".." in path.parts:
             raise PermanentError(Reason.SOURCE_FORBIDDEN, f"the path is not inside TEMP_DIR {self._directory}")
         parts = path.relative_to(self._directory).parts
         if not parts:

@@ -8,8 +8,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from consumer.core.ports import Delivery, Stage
+from consumer.core.ports import CleanupOutcome, Delivery, Stage
 from consumer.core.records import Output
+from schemas.events import CleanupTask
 from schemas.reasons import Reason
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -62,6 +63,10 @@ class Metrics:
         self._consumer_attached = gauge("consumer_attached", "Whether the broker delivers to this worker.")
         self._broker_reconnects = counter("broker_reconnects_total", "Connections made anew after a loss.")
         self._event_loop_lag = gauge("event_loop_lag_seconds", "How late the event loop was when last looked at.")
+        self._cleanup_runs = counter("cleanup_runs_total", "Cleanups, by how they ended.", "outcome")
+        self._cleanup_removed = counter("cleanup_removed_total", "Files and objects removed.", "task")
+        self._cleanup_removed_bytes = counter("cleanup_removed_bytes_total", "Their bytes.", "task")
+        self._cleanup_last_success = gauge("cleanup_last_success_timestamp_seconds", "When one succeeded last.")
         gauge("build_info", "Which release this is.", "version").labels(version("image-uploads-worker")).set(1)
         self._started: dict[Delivery, float] = {}
         self._oldest.set_function(self._oldest_s)
@@ -69,6 +74,11 @@ class Metrics:
         for outcome, reasons in _SETTLED.items():
             for reason in reasons:
                 self._settled.labels(outcome, reason)  # or the first of its kind would not count as an increase
+        for ended in ("succeeded", "failed", "rehearsed", "refused"):
+            self._cleanup_runs.labels(ended)
+        for task in ("temp", "expired"):
+            self._cleanup_removed.labels(task)
+            self._cleanup_removed_bytes.labels(task)
         # Looked up once: a label's look-up costs more than the counting.
         self._stage = {name: self._stages.labels(name) for name in ("fetch", "inspect", "store", "record", "announce")}
 
@@ -105,6 +115,17 @@ class Metrics:
     def reconnected(self) -> None:
         """A connection to the broker was made anew after a loss."""
         self._broker_reconnects.inc()
+
+    def cleaned(self, task: CleanupTask, count: int, size_bytes: int) -> None:
+        """A task of the cleanup has removed so many, of that size together."""
+        self._cleanup_removed.labels(task).inc(count)
+        self._cleanup_removed_bytes.labels(task).inc(size_bytes)
+
+    def cleanup_ended(self, outcome: CleanupOutcome) -> None:
+        """A cleanup has ended."""
+        self._cleanup_runs.labels(outcome).inc()
+        if outcome == "succeeded":
+            self._cleanup_last_success.set_to_current_time()
 
     def queues(self, sizes: Mapping[str, int]) -> None:
         """The ready messages of each queue were counted; of others nothing is known."""

@@ -17,9 +17,9 @@ _NUMBERING_LOCK: Final = 0x696D6702  # held from drawing a number to the commit,
 
 # Columns in the order of the dataclasses' fields.
 OUTPUT_COLUMNS: Final = """id, "jobId", "userId", "eventSource", "eventId", "eventFingerprint", "ossBucket", "ossKey",
-    url, "contentType", "sizeBytes", width, height, crc64, prompt, metadata, "createdAt", "expiresAt\""""
+    url, "contentType", "sizeBytes", width, height, crc64, prompt, metadata, "createdAt", "expiresAt", "sourceFile\""""
 FAILURE_COLUMNS: Final = """id, "eventSource", "eventId", "eventFingerprint", "jobId", "userId", "imageUrl",
-    reason, detail, attempts, replays, "failedAt\""""
+    reason, detail, attempts, replays, "failedAt", "sourceFile\""""
 
 # What was never a valid event does not own the source and id that it may have named.
 _NEVER_EVENTS: Final = [
@@ -57,11 +57,12 @@ _RECORD: Final = f"""
     WITH inserted AS (
         INSERT INTO job_outputs ({OUTPUT_COLUMNS})
         SELECT id, job_id, user_id, source, event_id, fingerprint, bucket, key, url, content_type, size_bytes, width,
-            height, crc64, prompt, metadata::jsonb, created_at, expires_at
+            height, crc64, prompt, metadata::jsonb, created_at, expires_at, source_file
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
             $9::text[], $10::text[], $11::bigint[], $12::int[], $13::int[], $14::text[], $15::text[], $16::text[],
-            $17::timestamptz[], $18::timestamptz[]) AS output (id, job_id, user_id, source, event_id, fingerprint,
-            bucket, key, url, content_type, size_bytes, width, height, crc64, prompt, metadata, created_at, expires_at)
+            $17::timestamptz[], $18::timestamptz[], $19::text[]) AS output (id, job_id, user_id, source, event_id,
+            fingerprint, bucket, key, url, content_type, size_bytes, width, height, crc64, prompt, metadata, created_at,
+            expires_at, source_file)
         ON CONFLICT ("eventSource", "eventId") DO NOTHING
         RETURNING "eventSource", "eventId", "eventFingerprint", "ossKey", "createdAt"
     ), resolved AS (
@@ -72,7 +73,7 @@ _RECORD: Final = f"""
     SELECT "ossKey", "createdAt" FROM inserted"""  # noqa: S608 only constants of this file are put together
 
 _FAIL: Final = f"""
-    INSERT INTO job_failures ({FAILURE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    INSERT INTO job_failures ({FAILURE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
     ON CONFLICT (id) DO NOTHING"""  # noqa: S608 only constants of this file are put together
 
 _OUTPUT_OF: Final = f"""
@@ -89,7 +90,7 @@ _PROBE: Final = f"""
     WITH outputs AS (INSERT INTO job_outputs SELECT * FROM job_outputs WHERE false),
         trials AS (INSERT INTO job_trials SELECT * FROM job_trials WHERE false)
     INSERT INTO job_failures ({FAILURE_COLUMNS})
-    VALUES ($1, NULL, NULL, '', NULL, NULL, NULL, 'unexpected', 'a probe', 1, 0, now())"""  # noqa: S608 the same
+    VALUES ($1, NULL, NULL, '', NULL, NULL, NULL, 'unexpected', 'a probe', 1, 0, now(), NULL)"""  # noqa: S608 the same
 
 
 class _RehearsedError(Exception):

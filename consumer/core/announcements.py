@@ -1,12 +1,15 @@
 """Our own events, made from rows: their ids and times are derived, so that every copy is equal."""
 
 from datetime import datetime, timedelta
-from typing import Final
-from uuid import UUID
 
 from consumer.core.outcome import Hold, Retry
 from consumer.core.records import Cause, Failure, Output
 from schemas.events import (
+    CleanupCompleted,
+    CleanupCompletedData,
+    CleanupRequested,
+    ImageOutputExpired,
+    ImageOutputExpiredData,
     ImageUploadCompleted,
     ImageUploadCompletedData,
     ImageUploadDelayed,
@@ -15,13 +18,6 @@ from schemas.events import (
     ImageUploadFailedData,
     derive_id,
 )
-
-_OUTPUT: Final = "job_outputs"
-
-
-def output_id(source: str, event_id: str) -> UUID:
-    """Id of the row in `job_outputs` that an event leads to."""
-    return derive_id(_OUTPUT, source, event_id)
 
 
 def completed(output: Output, image_url: str) -> ImageUploadCompleted:
@@ -49,6 +45,28 @@ def completed(output: Output, image_url: str) -> ImageUploadCompleted:
             expires_at=output.expires_at,
         ),
     )
+
+
+def expired(output: Output) -> ImageOutputExpired:
+    """The news that an output is gone, whose `expires_at` is past."""
+    if output.expires_at is None:
+        raise ValueError(f"output {output.id} never expires")
+    return ImageOutputExpired(
+        id=str(derive_id(ImageOutputExpired.TYPE, output.event_source, output.event_id)),
+        time=output.expires_at,
+        data=ImageOutputExpiredData(
+            output_id=output.id,
+            job_id=output.job_id,
+            user_id=output.user_id,
+            oss_key=output.oss_key,
+            expired_at=output.expires_at,
+        ),
+    )
+
+
+def cleaned(request: CleanupRequested, data: CleanupCompletedData, now: datetime) -> CleanupCompleted:
+    """The end of a cleanup that was asked for."""
+    return CleanupCompleted(id=str(derive_id(CleanupCompleted.TYPE, request.source, request.id)), time=now, data=data)
 
 
 def failed(failure: Failure) -> ImageUploadFailed | None:

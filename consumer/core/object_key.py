@@ -8,7 +8,10 @@ from typing import Final
 from schemas.events import EPOCH, ImageGenerated
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_MS: Final = re.compile(r"/image-(\d{1,15})-[0-9a-f]{16}\.[a-z]+$")
+_OURS: Final = re.compile(
+    r"users/[A-Za-z0-9][A-Za-z0-9._@+|:-]*/jobs/[A-Za-z0-9][A-Za-z0-9._-]*/"
+    r"image-(?P<ms>\d{1,15})-[0-9a-f]{16}\.(?:jpg|png|webp|gif)"
+)
 
 
 def object_key(event: ImageGenerated, crc64: int, extension: str) -> str:
@@ -23,5 +26,10 @@ def object_key(event: ImageGenerated, crc64: int, extension: str) -> str:
 
 def happened_at(key: str) -> datetime | None:
     """The time of the event that an object key was derived from, to the millisecond; none if it is no key of ours."""
-    match = _MS.search(key)
-    return EPOCH + int(match[1]) * _MILLISECOND if match else None
+    match = _OURS.fullmatch(key)
+    return EPOCH + int(match["ms"]) * _MILLISECOND if match else None
+
+
+def is_ours(key: str) -> bool:
+    """Whether `object_key` may have made the key; others under the prefix are somebody else's."""
+    return _OURS.fullmatch(key) is not None

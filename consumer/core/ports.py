@@ -3,15 +3,18 @@
 A fake and its real thing pass the same tests in `tests/contract`.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
 from uuid import UUID
 
+from consumer.core.cleanup import Place
 from consumer.core.records import Cause, Failure, Output, Recorded
-from schemas.events import CloudEvent
+from schemas.events import CleanupTask, CloudEvent
 
+CleanupOutcome: TypeAlias = Literal["succeeded", "failed", "rehearsed", "refused"]
 Stage: TypeAlias = Literal["fetch", "inspect", "store", "record", "announce"]
 
 
@@ -59,6 +62,15 @@ class Inspector(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """What a listing tells of an object."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
 class ObjectStore(Protocol):
     """The bucket."""
 
@@ -76,6 +88,20 @@ class ObjectStore(Protocol):
 
         Raises:
             UploadError: with the blame; the object may be gone all the same.
+        """
+
+    async def delete_many(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys, at most a thousand, under which there is no object now; the others are still there.
+
+        Raises:
+            UploadError: with the blame; any of them may be gone all the same.
+        """
+
+    async def listed(self, after: str) -> list[ListedObject]:
+        """The next thousand objects under `users/` behind that key, in the order of their keys' bytes; fewer: the last.
+
+        Raises:
+            UploadError: with the blame.
         """
 
     def url(self, key: str) -> str:
@@ -110,6 +136,119 @@ class Records(Protocol):
         Raises:
             DependencyError: the database does not answer; the row may exist all the same.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file in TEMP_DIR.
+
+    `changed_at` is when its content or its name changed last, or when a worker last read it for an event. `is_part`:
+    it was never finished.
+    """
+
+    path: str
+    size_bytes: int
+    changed_at: datetime
+    is_part: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """What the rows say of a path: when an output was made from it, and whether an unresolved failure names it."""
+
+    stored_at: datetime | None = None
+    is_wanted: bool = False
+
+
+class TempDir(Protocol):
+    """The directory that generators share with us."""
+
+    def found(self) -> AsyncIterator[list[FoundFile]]:
+        """Every regular file in it, in batches of at most a thousand; never through a symbolic link, never outside.
+
+        Raises:
+            DependencyError: the directory cannot be read, or its file system does not answer.
+        """
+
+    async def remove(self, files: Sequence[FoundFile]) -> list[FoundFile]:
+        """Those of the files that are gone now; one that has changed since it was found is left alone.
+
+        Raises:
+            DependencyError: the file system does not answer.
+        """
+
+
+class CleanupRecords(Protocol):
+    """What a cleanup asks the rows, and what it writes into them.
+
+    Raises:
+        DependencyError: the database does not answer; what was to be written may be written all the same.
+    """
+
+    async def expired(self, bucket: str, now: datetime, after: Place, limit: int) -> list[Output]:
+        """The next outputs of the bucket that are due by then and not marked deleted, in the order of their places."""
+
+    async def mark_deleted(self, ids: Sequence[UUID]) -> None:
+        """The outputs are marked deleted, since when their objects are gone."""
+
+    async def living(self, bucket: str, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that belong to an output of the bucket that is not marked deleted."""
+
+    async def uses_of(self, paths: Sequence[str]) -> list[FileUse]:
+        """What the rows say of each path."""
+
+    async def note(self, task: CleanupTask) -> str | None:
+        """What the last run of the task left for the next."""
+
+    async def leave_note(self, task: CleanupTask, note: str | None) -> None:
+        """The next run of the task finds this, or nothing."""
+
+
+class Backlog(Protocol):
+    """What waits for a worker."""
+
+    async def is_empty(self) -> bool:
+        """Whether no event is ready in the work queue or waits on a rung.
+
+        Raises:
+            BrokerError: that is not known.
+        """
+
+
+class Schedule(Protocol):
+    """The scheduled message, which the broker holds."""
+
+    async def arm(self) -> None:
+        """A tick is pending, whoever armed it, unless the schedule is off.
+
+        Raises:
+            BrokerError: that is not certain.
+        """
+
+
+class CleanupDelivery(Protocol):
+    """One receipt of a tick, or of somebody's request for a cleanup."""
+
+    @property
+    def body(self) -> bytes:
+        """The message's bytes."""
+
+    @property
+    def is_tick(self) -> bool:
+        """Whether the schedule sent it."""
+
+    async def ack(self) -> None:
+        """See `Delivery.ack`."""
+
+
+class CleanupMeter(Protocol):
+    """Counts what the cleanup does."""
+
+    def cleaned(self, task: CleanupTask, count: int, size_bytes: int) -> None:
+        """A task has removed so many, of that size together."""
+
+    def cleanup_ended(self, outcome: CleanupOutcome) -> None:
+        """A run has ended."""
 
 
 class Delivery(Protocol):

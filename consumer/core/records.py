@@ -75,7 +75,10 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A row of `job_outputs`: an object that is stored."""
+    """A row of `job_outputs`: an object that is stored.
+
+    `source_file` is the path that its event's `file:` URL names, for whoever finds the file.
+    """
 
     id: UUID
     job_id: str
@@ -95,11 +98,16 @@ class Output:
     metadata: dict[str, Any] | None
     created_at: datetime
     expires_at: datetime | None
+    source_file: str | None = None
+
+    def is_gone(self, now: datetime) -> bool:
+        """Whether its time has come, so that nobody may rely on its object any more."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row of `job_failures`: one run of an event that ended without an object."""
+    """A row of `job_failures`: one run of an event that ended without an object; `source_file` as `Output` has it."""
 
     id: UUID
     event_source: str | None
@@ -113,6 +121,7 @@ class Failure:
     attempts: int
     replays: int
     failed_at: datetime
+    source_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

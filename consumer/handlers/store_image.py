@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from consumer.core.announcements import output_id
 from consumer.core.errors import UploadError
 from consumer.core.object_key import object_key
 from consumer.core.outcome import Duplicate, Failed, Stored, decided
 from consumer.core.ports import Format, Image, ImageSource, Inspector, Meter, ObjectStore, Records
 from consumer.core.records import Cause, Output, Recorded
-from schemas.events import ImageGenerated
+from consumer.core.source_file import source_file
+from schemas.events import ImageGenerated, output_id
 
 _log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class StoreImage:
         if recorded == output:
             return Stored(output)
         # Another delivery of this event, or another event with its name, was quicker.
-        if recorded.oss_key != key:
+        if recorded.oss_key != key or recorded.is_gone(datetime.now(UTC)):
             await self._discard(key)
         return decided(cause, Recorded(recorded.fingerprint, recorded)) or Duplicate(recorded)
 
@@ -83,4 +83,5 @@ class StoreImage:
             metadata=event.data.metadata,
             created_at=now,
             expires_at=min((expiry for expiry in expiries if expiry), default=None),
+            source_file=source_file(event.data.image_url),
         )

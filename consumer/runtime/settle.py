@@ -11,12 +11,13 @@ from typing import Final
 
 import structlog
 
-from consumer.core.announcements import completed, delayed, failed
+from consumer.core.announcements import completed, delayed, expired, failed
 from consumer.core.errors import BrokerError, DependencyError
 from consumer.core.outcome import Duplicate, Failed, Hold, Outcome, Retry, Stored
 from consumer.core.ports import Broker, Delivery, ImageSource, Meter, ObjectStore, Records
 from consumer.core.records import Cause, Failure, Output
 from consumer.core.redact import redact, redact_url
+from consumer.core.source_file import source_file
 from schemas import topology
 from schemas.reasons import Reason
 
@@ -58,8 +59,10 @@ class Settle:
 
     async def _settle(self, delivery: Delivery, cause: Cause, outcome: Outcome) -> Outcome:
         match outcome:
-            case Stored(output) | Duplicate(output):
+            case Stored(output):
                 await self._announce_completion(cause, output)
+            case Duplicate(output):
+                await self._announce_again(delivery, cause, output)
             case Hold() | Retry():
                 await self._try_later(delivery, cause, outcome)
             case Failed():
@@ -69,6 +72,18 @@ class Settle:
     async def _announce_completion(self, cause: Cause, output: Output) -> None:
         with self.meter.stage("announce"):
             await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+        await self._discard(cause)
+
+    async def _announce_again(self, delivery: Delivery, cause: Cause, output: Output) -> None:
+        is_gone = output.is_gone(datetime.now(UTC))
+        # Whoever came back may be the one that stored it, and was killed before anybody heard of it.
+        if not is_gone or delivery.is_returned or delivery.is_suspect:
+            await self._announce_completion(cause, output)
+        if is_gone:
+            await self.broker.announce(expired(output))
+            await self._discard(cause)
+
+    async def _discard(self, cause: Cause) -> None:
         if cause.image_url is not None:
             await self.source.discard(cause.image_url)
 
@@ -88,7 +103,7 @@ class Settle:
     async def _fail(self, delivery: Delivery, cause: Cause, outcome: Failed) -> Outcome:
         verdict = await self.records.fail(_failure(delivery, cause, outcome))
         if isinstance(verdict, Output):
-            await self._announce_completion(cause, verdict)
+            await self._announce_again(delivery, cause, verdict)
             return Duplicate(verdict)
         if event := failed(verdict):
             await self.broker.announce(event)
@@ -121,4 +136,5 @@ def _failure(delivery: Delivery, cause: Cause, outcome: Failed) -> Failure:
         attempts=delivery.attempt,
         replays=cause.replays,
         failed_at=datetime.now(UTC),
+        source_file=source_file(cause.image_url),
     )

@@ -7,9 +7,10 @@ from uuid import UUID
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from consumer.core.announcements import completed, failed, output_id
+from consumer.core.announcements import completed, failed
 from consumer.core.object_key import object_key
 from consumer.core.records import Cause
+from schemas.events import output_id
 from tests import samples
 
 KEY = re.compile(
