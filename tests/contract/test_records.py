@@ -1,9 +1,11 @@
-"""One suite for the port `Records`: the fake, and PostgreSQL."""
+"""One suite for the port `Records`: the fake, and PostgreSQL, with its table whole and in parts."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import asyncpg
 import pytest
 
 from consumer.adapters import migrations, postgres
@@ -15,6 +17,9 @@ from tests import samples
 from tests.fakes import FakeRecords
 
 
+IN_PARTS = Path(__file__).parents[2] / "deploy" / "partition-job-outputs.sql"
+
+
 @pytest.fixture
 async def real(database_url: str) -> AsyncIterator[PostgresRecords]:
     pool = await postgres.open_pool(database_url)
@@ -23,11 +28,25 @@ async def real(database_url: str) -> AsyncIterator[PostgresRecords]:
     await postgres.close_pool(pool)
 
 
-@pytest.fixture(params=["fake", pytest.param("PostgreSQL", marks=pytest.mark.real)])
+@pytest.fixture
+async def real_in_parts(database_url: str, real: PostgresRecords) -> PostgresRecords:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(IN_PARTS.read_text(encoding="utf-8"))
+    await connection.close()
+    return real
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("real", marks=pytest.mark.real, id="PostgreSQL"),
+        pytest.param("real_in_parts", marks=pytest.mark.real, id="PostgreSQL, in parts"),
+    ]
+)
 def records(request: pytest.FixtureRequest) -> Records:
     if request.param == "fake":
         return FakeRecords()
-    found: Records = request.getfixturevalue("real")
+    found: Records = request.getfixturevalue(request.param)
     return found
 
 
