@@ -16,7 +16,6 @@ from schemas.reasons import Reason
 from tests import samples
 from tests.fakes import FakeRecords
 
-
 IN_PARTS = Path(__file__).parents[2] / "deploy" / "partition-job-outputs.sql"
 
 
