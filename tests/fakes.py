@@ -1,16 +1,18 @@
 """Stand-ins for what the ports stand for; each passes the same tests in `tests/contract` as the real thing."""
 
 import io
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from fastcrc import crc64
 
+from consumer.core.cleanup import BATCH
 from consumer.core.errors import BrokerError, PermanentError, TransientError
-from consumer.core.ports import Delivery, Format, Image
+from consumer.core.ports import Delivery, Format, Image, ListedObject
 from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.events import CloudEvent
 from schemas.reasons import Reason
@@ -79,6 +81,8 @@ class FakeStore:
         self.journal = journal if journal is not None else Journal()
         self.objects: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
+        self.modified_at: dict[str, datetime] = {}
+        self.kept: set[str] = set()  # keys that it does not delete
 
     async def put(self, key: str, image: Image, *, content_type: str, event_id: str) -> None:
         self.journal.step("store")
@@ -87,11 +91,26 @@ class FakeStore:
         if crc64.xz(data) != image.crc64:
             raise TransientError(Reason.STORAGE_UNAVAILABLE, "checksum differs")
         self.objects[key] = data
+        self.modified_at[key] = datetime.now(UTC)
         self.headers[key] = {"Content-Type": content_type, "x-oss-meta-event-id": event_id}
 
     async def delete(self, key: str) -> None:
         self.journal.step("delete")
         self.objects.pop(key, None)
+
+    async def delete_many(self, keys: Sequence[str]) -> set[str]:
+        self.journal.step("delete many")
+        assert len(keys) <= BATCH
+        gone = set(keys) - self.kept
+        for key in gone:
+            self.objects.pop(key, None)
+        return gone
+
+    async def listed(self, after: str) -> list[ListedObject]:
+        self.journal.step("list")
+        keys = sorted((key for key in self.objects if key.startswith("users/")), key=str.encode)
+        behind = [key for key in keys if key.encode() > after.encode()]
+        return [ListedObject(key, len(self.objects[key]), self.modified_at[key]) for key in behind[:BATCH]]
 
     def url(self, key: str) -> str:
         return f"https://cdn.test/{key}"

@@ -1,25 +1,27 @@
 """Alibaba Cloud OSS: signed by oss2, sent over one keep-alive aiohttp session, compared by CRC-64."""
 
-from base64 import b64decode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from hashlib import md5
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
-from xml.etree import ElementTree as ET
 
 import aiohttp
 import oss2
 from oss2.credentials import StaticCredentialsProvider
 from yarl import URL
 
-from consumer.core.errors import DependencyError, PermanentError, TransientError, UploadError
-from consumer.core.ports import Image
-from consumer.core.redact import redact
+from consumer.adapters.oss_refusal import StorageRefusedError, no_answer, refusal
+from consumer.adapters.oss_xml import deleted, deletion, listed
+from consumer.core.cleanup import BATCH
+from consumer.core.errors import DependencyError, TransientError
+from consumer.core.ports import Image, ListedObject
 from consumer.settings import OssSettings
 from schemas.reasons import Reason
 
@@ -30,30 +32,9 @@ _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
 _PROBE_KEY: Final = "users/.image-uploads/probe"  # under the prefix that a narrow policy grants; no key of an image
 _CRC: Final = "x-oss-hash-crc64ecma"
-_WORDS: Final = "x-oss-err"  # the error XML in base64, where an answer has no body
 _DONE: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 _KEPT: Final = ("FileAlreadyExists", "FileImmutable")  # by the bucket's own rules, which we do not ask for
-_BAD_REQUEST: Final = ("InvalidObjectName", "InvalidArgument", "EntityTooLarge")
-"""What OSS says of the one object; all else that it refuses, it would refuse of any.
-Source: OSS API reference, "PutObject", error codes."""
-_OF_SIGNATURES: Final = "0002-"
-"""How the finer code (EC) of a refused signature begins: one in the wrong region is an InvalidArgument, and nobody's
-object. Source: OSS documentation, "0002-00000226"."""
-_TROUBLE_STATUSES: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-_TROUBLE_CODES: Final = ("RequestTimeout", "LimitExceeded")  # whatever status they come with
-
-
-class StorageRefusedError(DependencyError):
-    """The service answers, and refuses what it would refuse of any object.
-
-    `code` is the answer's own. `endpoint` is the host where the bucket is, when we ask in another region.
-    """
-
-    def __init__(self, refusal: "_Refusal") -> None:
-        super().__init__("storage", Reason.STORAGE_REFUSED, refusal.detail)
-        self.code = refusal.code
-        self.endpoint = refusal.endpoint
-        self.of_signature = refusal.ec.startswith(_OF_SIGNATURES)
+_PREFIX: Final = "users/"  # of every key of ours, and of all that we may list
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +104,39 @@ class OssStore:
         async with self._answer("DELETE", key, {}):
             pass
 
+    async def delete_many(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys under which there is no object now: see `ObjectStore.delete_many`."""
+        if not keys:
+            return set()
+        body = deletion(keys)
+        headers = {
+            "Content-Type": "application/xml",
+            "Content-MD5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+        }
+        async with self._answer("POST", "", headers, body, {"delete": "", "encoding-type": "url"}) as response:
+            return deleted(await response.read()) & set(keys)
+
+    async def listed(self, after: str) -> list[ListedObject]:
+        """The next thousand objects behind that key: see `ObjectStore.listed`."""
+        objects: list[ListedObject] = []
+        while len(objects) < BATCH:  # a page is cut short by `max-keys` alone, as far as is documented
+            page, is_last = await self._page(objects[-1].key if objects else after, BATCH - len(objects))
+            objects += page
+            if is_last or not page:
+                break
+        return objects
+
+    async def _page(self, after: str, limit: int) -> tuple[list[ListedObject], bool]:
+        params = {
+            "list-type": "2",
+            "prefix": _PREFIX,
+            "start-after": after,
+            "max-keys": str(limit),
+            "encoding-type": "url",
+        }
+        async with self._answer("GET", "", {}, params=params) as response:
+            return listed(await response.read())
+
     async def head(self, key: str) -> StoredObject | None:
         """What the bucket has under `key`, if anything.
 
@@ -149,7 +163,7 @@ class OssStore:
             async with self._session.get(URL(url, encoded=True)) as response:
                 return response.status, await response.read(), response.headers
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _no_answer(error) from error
+            raise no_answer(error) from error
 
     async def close(self) -> None:
         """The session's connections are closed."""
@@ -157,9 +171,14 @@ class OssStore:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, key: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes] | None = None
+        self,
+        method: str,
+        key: str,
+        headers: dict[str, str],
+        body: bytes | AsyncIterator[bytes] | None = None,
+        params: dict[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        url = self._signed.sign_url(method, key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
+        url = self._url_of(method, key, headers, params)
         try:
             async with self._session.request(
                 method,
@@ -169,17 +188,22 @@ class OssStore:
                 allow_redirects=False,  # the body can be sent but once, and the signature is for this host
             ) as response:
                 if response.status not in _DONE:
-                    raise _blame(_Refusal.read(response.status, await _words(response)))
+                    raise await refusal(response)
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _no_answer(error) from error
+            raise no_answer(error) from error
 
-
-async def _words(response: aiohttp.ClientResponse) -> bytes:
-    try:
-        return await response.read() or b64decode(response.headers.get(_WORDS, ""))
-    except ValueError:
-        return b""
+    def _url_of(self, method: str, key: str, headers: dict[str, str], params: dict[str, str] | None) -> str:
+        signed: str
+        if key:
+            signed = self._signed.sign_url(method, key, _SIGNATURE_LIVES_S, headers=headers, slash_safe=True)
+            return signed
+        # The bucket itself, of which oss2 signs no URL by a public name.
+        address = self._signed._make_url(self.bucket, "")  # noqa: SLF001 as said
+        region, product = self._signed.region, self._signed.product
+        request = oss2.http.Request(method, address, headers=headers, params=params, region=region, product=product)
+        signed = self._signed.auth._sign_url(request, self.bucket, "", _SIGNATURE_LIVES_S)  # noqa: SLF001 as said
+        return signed
 
 
 def _links(settings: OssSettings) -> Any:  # noqa: ANN401 oss2 ships no types
@@ -227,49 +251,3 @@ def _compare(sent: int, stored: str | None) -> None:
     if stored != str(sent):
         detail = f"OSS stored bytes with the checksum {stored}, sent were {sent}"
         raise TransientError(Reason.STORAGE_UNAVAILABLE, detail)
-
-
-def _no_answer(error: Exception) -> DependencyError:
-    detail = redact(f"OSS did not answer: {type(error).__name__} {error}".strip())
-    return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, detail)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """An answer that is not what was asked for; the service's words are in the elements of its error XML."""
-
-    status: int
-    code: str
-    message: str
-    ec: str
-    endpoint: str
-
-    @classmethod
-    def of(cls, status: int, elements: Mapping[str, str | None]) -> Self:
-        """The refusal with these elements."""
-        code, message, ec, endpoint = (elements.get(name) or "" for name in ("Code", "Message", "EC", "Endpoint"))
-        return cls(status, code, message, ec, endpoint)
-
-    @classmethod
-    def read(cls, status: int, body: bytes) -> Self:
-        """The refusal with this body, which is no XML if something between us and the service speaks."""
-        try:
-            document = ET.fromstring(body)  # noqa: S314 from the bucket's own service, and bounded by it
-        except ET.ParseError:
-            return cls.of(status, {})
-        return cls.of(status, {element.tag: element.text for element in document})
-
-    @property
-    def detail(self) -> str:
-        """One line for a human."""
-        return redact(f"OSS answered {self.status} {self.code}: {self.message}")
-
-
-def _blame(refusal: _Refusal) -> UploadError:
-    status, code = refusal.status, refusal.code
-    trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE_STATUSES
-    if trouble or code.endswith(_TROUBLE_CODES) or status <= 0:
-        return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, refusal.detail)
-    if code in _BAD_REQUEST and not refusal.ec.startswith(_OF_SIGNATURES):
-        return PermanentError(Reason.STORAGE_REFUSED, refusal.detail)
-    return StorageRefusedError(refusal)

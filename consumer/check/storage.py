@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from fastcrc import crc64
 
-from consumer.adapters.oss import OssStore, StorageRefusedError
+from consumer.adapters.oss import OssStore
+from consumer.adapters.oss_refusal import StorageRefusedError
 from consumer.check.finding import Finding, Subject
 from consumer.check.shell import Shell
 from consumer.core.errors import UploadError

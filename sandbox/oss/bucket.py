@@ -14,6 +14,7 @@ from sandbox.oss.address import Address, check_key
 from sandbox.oss.answer import Answer
 from sandbox.oss.body import body_of, content_md5
 from sandbox.oss.errors import OssError
+from sandbox.oss.faults import Faults
 from sandbox.oss.store import Page, Store, behind
 
 _MAX_DELETE_BODY_BYTES: Final = 2 << 20
@@ -22,8 +23,11 @@ _MAX_LIST_KEYS: Final = 1000
 _DEFAULT_LIST_KEYS: Final = "100"
 
 
-async def delete_many(store: Store, request: web.BaseRequest, query: Mapping[str, str]) -> Answer:
-    """DeleteMultipleObjects: none of the keys in the body exists."""
+async def delete_many(store: Store, faults: Faults, request: web.BaseRequest, query: Mapping[str, str]) -> Answer:
+    """DeleteMultipleObjects: none of the keys in the body exists, but for those whose DELETE a rule lets fail.
+
+    Those are not in the answer: it names what is gone.
+    """
     if (request.content_length or 0) > _MAX_DELETE_BODY_BYTES:
         raise OssError("MalformedXML")
     expected_md5 = content_md5(request)
@@ -36,6 +40,7 @@ async def delete_many(store: Store, request: web.BaseRequest, query: Mapping[str
         raise OssError("MalformedXML")
     for key in keys:
         check_key(key)
+    keys = [key for key in keys if faults.take("DELETE", key) is None]
     store.delete(keys)
     if re.search(r"<Quiet>\s*true\s*</Quiet>", text):
         return Answer()

@@ -113,7 +113,7 @@ class OssServer:
                 fields={"Bucket": address.bucket, "Endpoint": self._lives_at},
             )
         self._authorize(request, address)
-        answer = await _perform(self._store, request, address)
+        answer = await _perform(self._store, self.faults, request, address)
         if fault is not None:
             await _spoil(request, answer, fault)
         return answer
@@ -176,7 +176,7 @@ async def _spoil(request: web.BaseRequest, answer: Answer, fault: Fault) -> None
             answer.headers["x-oss-hash-crc64ecma"] = str(int(crc64) ^ 1)
 
 
-async def _perform(store: Store, request: web.BaseRequest, address: Address) -> Answer:
+async def _perform(store: Store, faults: Faults, request: web.BaseRequest, address: Address) -> Answer:
     """The operation that the request names has happened.
 
     Raises:
@@ -195,7 +195,7 @@ async def _perform(store: Store, request: web.BaseRequest, address: Address) -> 
         case "DELETE", True:
             return delete(store, address.key)
         case "POST", False if "delete" in query:
-            return await delete_many(store, request, query)
+            return await delete_many(store, faults, request, query)
         case "GET", False if query.get("list-type") == "2":
             return list_objects(store, address)
         case _:

@@ -8,7 +8,8 @@ import pytest
 from fastcrc import crc64
 from yarl import URL
 
-from consumer.adapters.oss import OssStore, StorageRefusedError
+from consumer.adapters.oss import OssStore
+from consumer.adapters.oss_refusal import StorageRefusedError
 from consumer.core.errors import DependencyError, TransientError, UploadError
 from consumer.core.ports import Image
 from consumer.settings import OssSettings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from consumer.adapters.oss import StorageRefusedError, _Refusal
+from consumer.adapters.oss_refusal import Refusal, StorageRefusedError
 from consumer.check import checklist, storage
 from consumer.check.shell import Shell, sql
 from consumer.settings import OssSettings
@@ -21,7 +21,7 @@ def settings(**changes: Any) -> OssSettings:
 
 
 def mend(elements: dict[str, str | None], **changes: Any) -> str | None:
-    error = StorageRefusedError(_Refusal.of(403, elements))
+    error = StorageRefusedError(Refusal.of(403, elements))
     return storage.mend_refusal(error, settings(**changes), SHELL)
 
 
