@@ -1,4 +1,4 @@
-"""OSS: an object can be put, read by whoever has its URL, and deleted; each refusal has a mend of its own."""
+"""OSS: an object can be put, read by whoever has its URL, listed and deleted; each refusal has a mend of its own."""
 
 import json
 import re
@@ -62,6 +62,7 @@ async def _try_object(store: OssStore, settings: OssSettings, shell: Shell) -> l
     found = [
         STORAGE.ok(f"the bucket {settings.oss_bucket} takes an object"),
         await _reading(store, key, settings, shell),
+        await _listing(store, settings, shell),
     ]
     try:
         await store.delete(key)
@@ -126,9 +127,27 @@ def _move_to(endpoint: str, settings: OssSettings, shell: Shell) -> str | None:
 def _grant(settings: OssSettings) -> str:
     """An administrator gives the key's RAM user what a worker needs, whose name is typed first."""
     actions = ["oss:PutObject", "oss:DeleteObject"] + ["oss:GetObject"] * bool(settings.oss_url_expires_s)
-    statement = {"Effect": "Allow", "Action": actions, "Resource": [f"acs:oss:*:*:{settings.oss_bucket}/users/*"]}
-    policy = json.dumps({"Version": "1", "Statement": [statement]}, separators=(",", ":"))
-    name = f"image-uploads-{settings.oss_bucket}"
+    objects = {"Effect": "Allow", "Action": actions, "Resource": [f"acs:oss:*:*:{settings.oss_bucket}/users/*"]}
+    return _allow(f"image-uploads-{settings.oss_bucket}", objects, _listing_statement(settings))
+
+
+def _grant_listing(settings: OssSettings) -> str:
+    # By a name of its own: the other policy may have been made before.
+    return _allow(f"image-uploads-{settings.oss_bucket}-list", _listing_statement(settings))
+
+
+def _listing_statement(settings: OssSettings) -> Mapping[str, object]:
+    """To list is a right on the bucket. Source: RAM documentation, "Control access to OSS by directory"."""
+    return {
+        "Effect": "Allow",
+        "Action": ["oss:ListObjects"],
+        "Resource": [f"acs:oss:*:*:{settings.oss_bucket}"],
+        "Condition": {"StringLike": {"oss:Prefix": ["users/*"]}},
+    }
+
+
+def _allow(name: str, *statements: Mapping[str, object]) -> str:
+    policy = json.dumps({"Version": "1", "Statement": statements}, separators=(",", ":"))
     return (
         f"read -r RAM_USER && aliyun ram CreatePolicy --PolicyName {name} --PolicyDocument {quote(policy)} && "
         f'aliyun ram AttachPolicyToUser --PolicyType Custom --PolicyName {name} --UserName "$RAM_USER"'
@@ -150,6 +169,23 @@ async def _reading(store: OssStore, key: str, settings: OssSettings, shell: Shel
     if _is_forced_to_download(headers) and not _is_default_domain(settings):
         return STORAGE.warning(f"{settings.base_url} forces browsers to download images", shell.ask("OSS_BASE_URL"))
     return STORAGE.ok(f"it can be read at {settings.base_url}")
+
+
+async def _listing(store: OssStore, settings: OssSettings, shell: Shell) -> Finding:
+    """Whether those who compare the bucket with the rows can do so; uploads need it not."""
+    try:
+        await store.listed("")
+    except StorageRefusedError as error:
+        mend = _grant_listing(settings) if error.code == "AccessDenied" else mend_refusal(error, settings, shell)
+        return _unlisted(error, mend)
+    except UploadError as error:
+        return _unlisted(error, None)
+    return STORAGE.ok("and lists its objects")
+
+
+def _unlisted(error: UploadError, mend: str | None) -> Finding:
+    text = f"its objects cannot be listed, so neither orphans are found nor `reconcile` works: {error.detail}"
+    return STORAGE.warning(text, mend)
 
 
 def _forbidden(settings: OssSettings, shell: Shell) -> Finding:

@@ -348,12 +348,29 @@ def test_a_key_that_may_not_put_is_found_and_the_policy_is_in_the_mend(project: 
     policy = json.loads(words[words.index("--PolicyDocument") + 1])
     assert policy["Statement"][0]["Action"] == ["oss:PutObject", "oss:DeleteObject"]
     assert policy["Statement"][0]["Resource"] == ["acs:oss:*:*:e2e-images/users/*"]
+    assert policy["Statement"][1]["Action"] == ["oss:ListObjects"]
 
 
 def test_a_key_that_may_not_delete_is_found(project: Project, oss: WatchedOss) -> None:
     oss.faults.add(Fault(Kind.DENY, method="DELETE"))
     (finding,) = project.check().of("OSS", "wrong")
     assert "oss:DeleteObject" in finding["mend"]
+
+
+def test_a_bucket_that_cannot_be_listed_is_warned_of_and_a_policy_for_our_prefix_is_in_the_mend(
+    project: Project, oss: WatchedOss
+) -> None:
+    oss.faults.add(Fault(Kind.DENY, method="GET", times=2))  # whoever reads comes first
+    checklist = project.check()
+    (finding,) = [found for found in checklist.of("OSS", "warning") if "listed" in found["text"]]
+    assert "reconcile" in finding["text"]
+    project.stand_in("aliyun", 'for word; do echo "$word"; done >> aliyun.log')
+    project.paste(finding["mend"], "image-uploads-worker")
+    words = (project.directory / "aliyun.log").read_text().splitlines()
+    (statement,) = json.loads(words[words.index("--PolicyDocument") + 1])["Statement"]
+    assert (statement["Action"], statement["Resource"]) == (["oss:ListObjects"], ["acs:oss:*:*:e2e-images"])
+    assert statement["Condition"] == {"StringLike": {"oss:Prefix": ["users/*"]}}
+    assert project.check().of("OSS", "warning", "wrong") == []
 
 
 def test_plain_urls_of_a_private_bucket_are_warned_of(
