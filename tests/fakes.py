@@ -10,11 +10,11 @@ from uuid import UUID
 
 from fastcrc import crc64
 
-from consumer.core.cleanup import BATCH
+from consumer.core.cleanup import BATCH, Place
 from consumer.core.errors import BrokerError, PermanentError, TransientError
 from consumer.core.ports import Delivery, Format, Image, ListedObject
 from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
-from schemas.events import CloudEvent
+from schemas.events import CleanupTask, CloudEvent
 from schemas.reasons import Reason
 
 NEVER_EVENTS = (Reason.UNDECODABLE, Reason.INVALID_EVENT, Reason.UNSUPPORTED_EVENT, Reason.CONFLICTING_EVENT)
@@ -172,6 +172,49 @@ class FakeRecords:
             own = replace(failure, id=conflict_id(failure.id, failure.fingerprint))
             standing = self.failures.setdefault(own.id, own)
         return standing
+
+
+class FakeCleanupRecords:
+    """What the cleanup asks the rows of `records`."""
+
+    def __init__(self, journal: Journal | None = None, records: FakeRecords | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.records = records if records is not None else FakeRecords()
+        self.deleted: dict[UUID, datetime] = {}
+        self.notes: dict[CleanupTask, str] = {}
+
+    async def expired(self, bucket: str, now: datetime, after: Place, limit: int) -> list[Output]:
+        self.journal.step("expired")
+        due = {
+            (output.expires_at, output.id): replace(output, prompt=None, metadata=None)
+            for output in self.records.outputs.values()
+            if output.oss_bucket == bucket and output.expires_at is not None and output.expires_at <= now
+        }
+        place = (after.expires_at, after.output_id)
+        return [due[key] for key in sorted(due) if key > place and key[1] not in self.deleted][:limit]
+
+    async def mark_deleted(self, ids: Sequence[UUID]) -> None:
+        self.journal.step("mark")
+        for output_id in ids:
+            self.deleted.setdefault(output_id, datetime.now(UTC))
+
+    async def living(self, bucket: str, keys: Sequence[str]) -> set[str]:
+        self.journal.step("living")
+        return {
+            output.oss_key
+            for output in self.records.outputs.values()
+            if output.oss_bucket == bucket and output.id not in self.deleted
+        } & set(keys)
+
+    async def note(self, task: CleanupTask) -> str | None:
+        return self.notes.get(task)
+
+    async def leave_note(self, task: CleanupTask, note: str | None) -> None:
+        self.journal.step(f"note {task}")
+        if note is None:
+            self.notes.pop(task, None)
+        else:
+            self.notes[task] = note
 
 
 class FakeTrials:

@@ -186,10 +186,13 @@ class CleanupRecords(Protocol):
     """
 
     async def expired(self, bucket: str, now: datetime, after: Place, limit: int) -> list[Output]:
-        """The next outputs of the bucket that are due by then and not marked deleted, in the order of their places."""
+        """The next outputs of the bucket that are due by then and not marked deleted, in the order of their places.
+
+        Without prompt and metadata, which may be long.
+        """
 
     async def mark_deleted(self, ids: Sequence[UUID]) -> None:
-        """The outputs are marked deleted, since when their objects are gone."""
+        """The outputs are marked deleted; one that was marked before stays as it is."""
 
     async def living(self, bucket: str, keys: Sequence[str]) -> set[str]:
         """Those of the keys that belong to an output of the bucket that is not marked deleted."""

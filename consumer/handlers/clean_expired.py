@@ -7,6 +7,7 @@ from typing import Final
 
 from consumer.core.announcements import expired
 from consumer.core.cleanup import BATCH, Place, Run, Tally
+from consumer.core.errors import PermanentError
 from consumer.core.ports import Broker, CleanupRecords, ObjectStore
 from consumer.core.records import Output
 
@@ -39,14 +40,28 @@ class CleanExpired:
 
     async def _remove(self, outputs: Sequence[Output], tally: Tally) -> list[Output]:
         """Those of the outputs whose objects are gone; they are announced and marked."""
-        deleted = await self.store.delete_many([output.oss_key for output in outputs])
+        deleted = await self._delete([output.oss_key for output in outputs])
         gone = [output for output in outputs if output.oss_key in deleted]
         if len(gone) < len(outputs):
             left = next(output.oss_key for output in outputs if output.oss_key not in deleted)
             tally.complain(f"OSS did not delete {len(outputs) - len(gone)} objects, such as {left}")
         for first in range(0, len(gone), _AT_ONCE):
-            async with asyncio.TaskGroup() as group:
-                for output in gone[first : first + _AT_ONCE]:
-                    group.create_task(self.broker.announce(expired(output)))
+            await self._announce(gone[first : first + _AT_ONCE])
         await self.records.mark_deleted([output.id for output in gone])
         return gone
+
+    async def _delete(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that are gone; one that the store takes for none at all stands in nobody's way."""
+        try:
+            return await self.store.delete_many(keys)
+        except PermanentError:
+            if len(keys) == 1:
+                return set()
+            half = len(keys) // 2
+            return await self._delete(keys[:half]) | await self._delete(keys[half:])
+
+    async def _announce(self, outputs: Sequence[Output]) -> None:
+        announcements = (self.broker.announce(expired(output)) for output in outputs)
+        for error in await asyncio.gather(*announcements, return_exceptions=True):
+            if error is not None:
+                raise error  # as it is: within a group nobody would know it for what it is

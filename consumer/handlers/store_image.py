@@ -50,12 +50,13 @@ class StoreImage:
         if recorded == output:
             return Stored(output)
         # Another delivery of this event, or another event with its name, was quicker.
-        if recorded.oss_key != key or recorded.is_gone(datetime.now(UTC)):
+        is_named = (recorded.oss_bucket, recorded.oss_key) == (output.oss_bucket, key)
+        if not is_named or recorded.is_gone(datetime.now(UTC)):
             await self._discard(key)
         return decided(cause, Recorded(recorded.fingerprint, recorded)) or Duplicate(recorded)
 
     async def _discard(self, key: str) -> None:
-        """The object, which no row will ever name, is gone; one that cannot be deleted is an orphan, and logged."""
+        """The object, which no row wants any more, is gone; one that cannot be deleted is an orphan, and logged."""
         try:
             await self.store.delete(key)
         except UploadError as error:
