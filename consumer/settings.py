@@ -132,7 +132,15 @@ class SourceSettings(TempDirSettings):
     """Width times height. Default: 50 million, 8K with room."""
 
 
-class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSettings):
+class OrphanSettings(Environment):
+    """When an object that no row names is an orphan."""
+
+    orphan_grace_s: int = Field(default=86_400, ge=0, le=365 * 86_400)
+    """Seconds for which an object may be without a row before it counts as an orphan, 0 to 31536000. Default: a day,
+    in which its event has long climbed the ladder."""
+
+
+class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSettings, OrphanSettings):
     """What `worker` reads."""
 
     prefetch: int = Field(default=64, ge=1, le=2000)
@@ -159,9 +167,6 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
     temp_max_age_s: int = Field(default=86_400, ge=1, le=365 * 86_400)
     """Seconds after which a file in TEMP_DIR that no event has asked for is abandoned, 1 to 31536000. Default: a day
     for whoever publishes its event late."""
-    orphan_grace_s: int = Field(default=86_400, ge=0, le=365 * 86_400)
-    """Seconds for which an object may be without a row before it counts as an orphan, 0 to 31536000. Default: a day,
-    in which its event has long climbed the ladder."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics, /healthz and /readyz. Default: this machine only."""
     metrics_port: Port = 9464
@@ -185,3 +190,11 @@ class RepublishSettings(AmqpSettings, DatabaseSettings):
 
 class TraceSettings(AmqpSettings, DatabaseSettings, OssSettings, TempDirSettings):
     """What `trace` reads."""
+
+
+class ExpireSettings(DatabaseSettings):
+    """What `expire` reads."""
+
+
+class ReconcileSettings(DatabaseSettings, OssSettings, OrphanSettings):
+    """What `reconcile` reads."""

@@ -32,6 +32,7 @@ _SLICE_BYTES: Final = 256 * 1024  # a larger one over TLS stalls the loop and is
 _CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # no object is ever overwritten by other bytes
 _PROBE_KEY: Final = "users/.image-uploads/probe"  # under the prefix that a narrow policy grants; no key of an image
 _CRC: Final = "x-oss-hash-crc64ecma"
+UNKNOWN_CRC64: Final = "unknown"  # of an object that was put together from parts, or long ago
 _DONE: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 _KEPT: Final = ("FileAlreadyExists", "FileImmutable")  # by the bucket's own rules, which we do not ask for
 _PREFIX: Final = "users/"  # of every key of ours, and of all that we may list
@@ -116,20 +117,20 @@ class OssStore:
         async with self._answer("POST", "", headers, body, {"delete": "", "encoding-type": "url"}) as response:
             return deleted(await response.read()) & set(keys)
 
-    async def listed(self, after: str) -> list[ListedObject]:
-        """The next thousand objects behind that key: see `ObjectStore.listed`."""
+    async def listed(self, after: str, prefix: str = _PREFIX) -> list[ListedObject]:
+        """The next thousand objects behind that key: see `ObjectStore.listed`; only those with the prefix."""
         objects: list[ListedObject] = []
         while len(objects) < BATCH:  # a page is cut short by `max-keys` alone, as far as is documented
-            page, is_last = await self._page(objects[-1].key if objects else after, BATCH - len(objects))
+            page, is_last = await self._page(prefix, objects[-1].key if objects else after, BATCH - len(objects))
             objects += page
             if is_last or not page:
                 break
         return objects
 
-    async def _page(self, after: str, limit: int) -> tuple[list[ListedObject], bool]:
+    async def _page(self, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
         params = {
             "list-type": "2",
-            "prefix": _PREFIX,
+            "prefix": prefix,
             "start-after": after,
             "max-keys": str(limit),
             "encoding-type": "url",
@@ -151,7 +152,7 @@ class OssStore:
                 return None
             raise
         modified_at = parsedate_to_datetime(headers["Last-Modified"])
-        return StoredObject(int(headers["Content-Length"]), headers.get(_CRC, "unknown"), modified_at)
+        return StoredObject(int(headers["Content-Length"]), headers.get(_CRC, UNKNOWN_CRC64), modified_at)
 
     async def read(self, url: str) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers with which a URL answers anybody who has it; redirects are followed.

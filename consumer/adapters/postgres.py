@@ -92,6 +92,25 @@ async def try_pool(dsn: str) -> Pool:
         raise StartError(f"DATABASE_URL is not understood ({type(error).__name__}): see .env.example") from None
 
 
+@asynccontextmanager
+async def opened_pool(dsn: str) -> AsyncIterator[Pool]:
+    """A pool for a command, which does not wait for a server that is away; closed at the end of the context.
+
+    Raises:
+        StartError: the server refuses us.
+        DependencyError: it is away.
+    """
+    try:
+        pool = await try_pool(dsn)
+    except LOST as error:
+        detail = redact(f"PostgreSQL at {address(dsn)} does not answer: {str(error) or repr(error)}")
+        raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error
+    try:
+        yield pool
+    finally:
+        await close_pool(pool)
+
+
 async def _as_it_is(_connection: object) -> None:
     """Nothing of a session is changed outside its transactions, so nothing is asked of the server to undo it."""
 

@@ -11,10 +11,7 @@ import asyncpg
 from consumer.adapters import postgres
 from consumer.adapters.postgres import Pool, answer
 from consumer.adapters.postgres_records import FAILURE_COLUMNS, OUTPUT_COLUMNS, failure_of_row, output_of_row
-from consumer.core.errors import DependencyError
 from consumer.core.records import Failure, Output
-from consumer.core.redact import redact
-from schemas.reasons import Reason
 
 _PAGE: Final = 500
 _QUERY_TIMEOUT_S: Final = 300  # to the first row of a user who has few among millions
@@ -63,15 +60,8 @@ class PostgresHistory:
             StartError: the server refuses us.
             DependencyError: it is away.
         """
-        try:
-            pool = await postgres.try_pool(dsn)
-        except postgres.LOST as error:
-            detail = redact(f"PostgreSQL at {postgres.address(dsn)} does not answer: {str(error) or repr(error)}")
-            raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error
-        try:
+        async with postgres.opened_pool(dsn) as pool:
             yield cls(pool)
-        finally:
-            await postgres.close_pool(pool)
 
     async def last_number(self) -> int:
         """The number of the latest row of both tables; 0 if there is none.
