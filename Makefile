@@ -1,5 +1,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# A file is one process's, and the directories with the slow ones come first.
+IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -13,7 +15,7 @@ demo: ## the main job on real input, on private services
 
 test: ## every test, against real RabbitMQ and PostgreSQL
 	@sandbox/setup python services node prometheus curl
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(IN_PARALLEL)
 
 check: ## format, lint, types, import contracts, unit tests; under a minute
 	@sandbox/setup python
@@ -21,7 +23,7 @@ check: ## format, lint, types, import contracts, unit tests; under a minute
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q $(IN_PARALLEL) tests/unit
 
 bench: ## events per second, CPU and memory beside a bare loop
 	@sandbox/setup python services bench

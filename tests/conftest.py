@@ -1,16 +1,18 @@
 """Real servers for the tests, started when the first test asks for them; and no setting of the machine.
 
-Private ones run under `.sandbox/test-<pid>/` and are gone afterwards. `TEST_AMQP_URL` (with `TEST_AMQP_MANAGEMENT_URL`)
-and `TEST_DATABASE_URL` name servers to use instead; `private_rabbit` and `private_postgres` are private all the same.
+Private ones run under `.sandbox/test-<pid>/` and are gone afterwards; of the processes of a run (`pytest -n`) each has
+its own. `TEST_AMQP_URL` (with `TEST_AMQP_MANAGEMENT_URL`) and `TEST_DATABASE_URL` name servers to use instead;
+`private_rabbit` and `private_postgres` are private all the same.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import pytest
 
@@ -59,9 +61,10 @@ def services_used(pytestconfig: pytest.Config) -> set[str]:
 @pytest.fixture(scope="session")
 def services_dir() -> Iterator[Path]:
     """Where the private services of this session live; it is removed afterwards, as are those of killed sessions."""
-    for left_over in (ROOT / ".sandbox").glob("test-*"):
-        if Process.of(int(left_over.name.removeprefix("test-"))) is None:
-            remove_services(left_over)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":  # else two would remove the same ones
+        for left_over in (ROOT / ".sandbox").glob("test-*"):
+            if Process.of(int(left_over.name.removeprefix("test-"))) is None:
+                remove_services(left_over)
     directory = ROOT / ".sandbox" / f"test-{os.getpid()}"
     yield directory
     remove_services(directory)
@@ -180,12 +183,26 @@ def private_postgres(services_dir: Path, services_used: set[str]) -> Iterator[Ca
 _numbers = count(1)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """All names of the services that this process used are known to whoever prints them."""
+    used = session.config.stash.setdefault(USED, set())
+    if "sandbox.oss" in sys.modules:  # needs no fixture of this file: its tests run it in their own process
+        used.add("OSS-protocol server")
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:  # one of several processes: another one prints
+        output["services used"] = sorted(used)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What one of several processes used is known to the one that prints; one that crashed has told nothing."""
+    used: Iterable[str] = getattr(node, "workeroutput", {}).get("services used", ())
+    node.config.stash.setdefault(USED, set()).update(used)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The run ends with how many tests had the real thing in front of them."""
     passed = [report for report in terminalreporter.getreports("passed") if "real" in report.keywords]
     if passed:
-        used: set[str] = config.stash.setdefault(USED, set())
-        if "sandbox.oss" in sys.modules:  # needs no fixture of this file: its tests run it in their own process
-            used.add("OSS-protocol server")
-        services = ", ".join(sorted(used, reverse=True))
+        services = ", ".join(sorted(config.stash[USED], reverse=True))
         terminalreporter.write_line(f"{len(passed)} tests ran against real services ({services})")

@@ -94,6 +94,7 @@ class Proxy:
         """The port refuses, and its connections have ended."""
         if self._server:
             self._server.close()
+            self._server = None
         ending = dict(self._connections)
         for task in ending:
             task.cancel()
@@ -115,11 +116,19 @@ class Proxy:
         """What was held back comes through."""
         self.freeze(frozen=False)
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted, and down meanwhile
+            writer.transport.abort()
+            return
+        # A task of ours: asyncio would complain of one of its own that is cancelled.
+        task = asyncio.create_task(self._lead(reader, writer))
+        self._connections[task] = (writer,)
+        task.add_done_callback(self._connections.pop)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         ends: tuple[asyncio.StreamWriter, ...] = (writer,)
-        self._connections[task] = ends
         try:
             target = urlsplit(self._url)
             far_reader, far_writer = await asyncio.open_connection(
@@ -139,7 +148,6 @@ class Proxy:
         finally:
             for end in ends:
                 end.close()
-            del self._connections[task]
 
 
 class _CutError(Exception):

@@ -216,6 +216,14 @@ async def test_a_port_that_is_down_refuses_and_is_the_same_afterwards(proxy: Pro
         await another.hears(b"again")
 
 
+async def test_connections_that_go_down_with_it_leave_no_word_in_the_log(
+    proxy: Proxy, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await proxy.down()
+    await client.hears_the_end()
+    assert caplog.records == []
+
+
 async def test_a_server_that_is_away_resets_who_connects() -> None:
     async with Proxy("http://127.0.0.1:1/") as proxy, connected(proxy) as client:
         with pytest.raises(ConnectionResetError):
@@ -278,6 +286,10 @@ def test_it_runs_on_a_loop_in_another_thread_and_its_faults_are_switched_from_he
     async def echo_server() -> asyncio.Server:
         return await asyncio.start_server(Echo().serve, "127.0.0.1", 0)
 
+    async def end(server: asyncio.Server) -> None:
+        server.close()
+        await server.wait_closed()
+
     async def talk(proxy: Proxy, words: bytes) -> None:
         async with connected(proxy) as client:
             client.say(words)
@@ -294,5 +306,4 @@ def test_it_runs_on_a_loop_in_another_thread_and_its_faults_are_switched_from_he
         proxy.thaw()
         loop.run(talk(proxy, b"again"))
         loop.run(proxy.down())
-        server.close()
-        loop.run(server.wait_closed())
+        loop.run(end(server))

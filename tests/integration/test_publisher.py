@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from producer import ImageGenerated, Publisher, PublishError, connection
 from producer.publisher import image_generated
 from sandbox.rabbitmq import RabbitMQ
 from schemas.topology import EXCHANGE
+from tests.faults.proxy import Proxy
 from tests.named_servers import Broker
 
 pytestmark = pytest.mark.real
@@ -183,33 +183,30 @@ async def test_a_broker_that_dies_and_comes_back_costs_one_error(
         assert await publisher.publish(**GOOD, id="17") == "17"
 
 
-async def test_a_broker_that_freezes_may_have_the_event(private_rabbit: Callable[[], RabbitMQ]) -> None:
-    rabbit = private_rabbit()
-    await declare(rabbit.url)
+async def test_a_broker_that_freezes_may_have_the_event(amqp_url: str, bind: Bind) -> None:
+    queue = await bind()
     event = image_generated(**GOOD)
-    async with Publisher(rabbit.url, timeout_s=1) as publisher:
+    async with Proxy(amqp_url) as proxy, Publisher(proxy.url(), timeout_s=1) as publisher:
         await publisher.publish(**GOOD)
-        node = rabbit.processes[0]
-        node.send(signal.SIGSTOP)
+        proxy.to_client.frozen = True
         with pytest.raises(PublishError, match=r"may or may not be published: .*not confirm it within 1 s.*safe"):
             await publisher.publish_event(event)
-        node.send(signal.SIGCONT)
+        proxy.thaw()
         assert await publisher.publish_event(event) == event.id
+    assert [(await taken_from(queue)).message_id for _ in range(3)][1:] == [event.id] * 2
 
 
 async def test_a_connection_that_falls_silent_is_an_error_and_no_cancellation(
-    private_rabbit: Callable[[], RabbitMQ], monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, bind: Bind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_HEARTBEAT_S", 1)
-    rabbit = private_rabbit()
-    await declare(rabbit.url)
-    async with Publisher(rabbit.url) as publisher:
+    await bind()
+    async with Proxy(amqp_url) as proxy, Publisher(proxy.url()) as publisher:
         await publisher.publish(**GOOD)
-        node = rabbit.processes[0]
-        node.send(signal.SIGSTOP)
+        proxy.freeze()
         with pytest.raises(PublishError, match="may or may not be published: the connection to RabbitMQ was lost"):
             await publisher.publish(**GOOD)
-        node.send(signal.SIGCONT)
+        proxy.thaw()
 
 
 async def declare(url: str) -> None:
