@@ -204,5 +204,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """The run ends with how many tests had the real thing in front of them."""
     passed = [report for report in terminalreporter.getreports("passed") if "real" in report.keywords]
     if passed:
-        services = ", ".join(sorted(config.stash[USED], reverse=True))
+        used: set[str] = config.stash[USED]
+        services = ", ".join(sorted(used, reverse=True))
         terminalreporter.write_line(f"{len(passed)} tests ran against real services ({services})")
