@@ -101,6 +101,8 @@ class FakeStore:
     async def delete_many(self, keys: Sequence[str]) -> set[str]:
         self.journal.step("delete many")
         assert len(keys) <= BATCH
+        if any(key.startswith(("/", "\\")) for key in keys):
+            raise PermanentError(Reason.STORAGE_REFUSED, "InvalidObjectName")
         gone = set(keys) - self.kept
         for key in gone:
             self.objects.pop(key, None)

@@ -9,8 +9,8 @@ from schemas.events import EPOCH, ImageGenerated
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _OURS: Final = re.compile(
-    r"users/[A-Za-z0-9][A-Za-z0-9._@+|:-]*/jobs/[A-Za-z0-9][A-Za-z0-9._-]*/"
-    r"image-(?P<ms>\d{1,15})-[0-9a-f]{16}\.(?:jpg|png|webp|gif)"
+    r"(?!.*\.\.)users/[A-Za-z0-9][A-Za-z0-9._@+|:-]{0,253}/jobs/[A-Za-z0-9][A-Za-z0-9._-]{0,127}/"
+    r"image-(?P<ms>0|[1-9][0-9]{0,14})-[0-9a-f]{16}\.(?:jpg|png|webp|gif)"
 )
 
 
@@ -27,9 +27,12 @@ def object_key(event: ImageGenerated, crc64: int, extension: str) -> str:
 def happened_at(key: str) -> datetime | None:
     """The time of the event that an object key was derived from, to the millisecond; none if it is no key of ours."""
     match = _OURS.fullmatch(key)
-    return EPOCH + int(match["ms"]) * _MILLISECOND if match else None
+    try:
+        return EPOCH + int(match["ms"]) * _MILLISECOND if match else None
+    except OverflowError:  # after 9999
+        return None
 
 
 def is_ours(key: str) -> bool:
     """Whether `object_key` may have made the key; others under the prefix are somebody else's."""
-    return _OURS.fullmatch(key) is not None
+    return happened_at(key) is not None

@@ -12,7 +12,7 @@ import pytest
 from fastcrc import crc64
 
 from consumer.adapters.oss import OssStore
-from consumer.core.errors import TransientError
+from consumer.core.errors import PermanentError, TransientError
 from consumer.core.ports import Image, ObjectStore
 from consumer.settings import OssSettings
 from sandbox.oss import Credentials, Fault, Kind, OssServer
@@ -147,6 +147,11 @@ async def test_an_object_that_the_store_keeps_is_not_among_those_that_are_gone(
     keep("users/kept")
     assert await store.delete_many(["users/a", "users/kept", "users/z"]) == {"users/a", "users/z"}
     assert await all_keys(store) == ["users/kept"]
+
+
+async def test_a_key_that_is_none_is_that_keys_fault(store: ObjectStore) -> None:
+    with pytest.raises(PermanentError):
+        await store.delete_many(["users/a", "/no-key"])
 
 
 @pytest.mark.parametrize("character", EVERY_CHARACTER)

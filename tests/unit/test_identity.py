@@ -1,14 +1,16 @@
 """What freezes with the first release: ids, fingerprints and keys. The literals here must never change."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from consumer.core.announcements import completed, failed
-from consumer.core.object_key import object_key
+from consumer.core.announcements import completed, expired, failed
+from consumer.core.object_key import happened_at, is_ours, object_key
 from consumer.core.records import Cause
 from schemas.events import output_id
 from tests import samples
@@ -34,6 +36,7 @@ def test_the_ids_and_the_key_of_a_known_event_are_what_they_were_on_the_first_da
     assert cause.fingerprint == "d66f4a9fbe8052cfd774c9a628235f3e"
     assert output_id(event.source, event.id) == UUID("f1f68e94-73b5-52be-a6c7-09f7c3c63a2f")
     assert completed(output, output.url).id == "54974902-6474-5c4f-8fdd-efea219873cb"
+    assert expired(replace(output, expires_at=event.time)).id == "b490e39f-ce30-53fc-bb94-e0f5946fb7a3"
     assert cause.failure_id == UUID("62593c6f-08cb-5a27-a230-eb0977db1e20")
     assert Cause.of(event, replays=1).failure_id == UUID("72293685-3013-5c8f-86f8-1e7fe0d05aef")
     assert cause.conflict_id == UUID("9f464b1c-3c87-5bbd-b660-6b319465afc3")
@@ -48,6 +51,66 @@ def test_a_key_has_its_form_and_stays_under_its_job(
     assert KEY.fullmatch(key)
     assert key.startswith(f"users/{user_id}/jobs/{job_id}/image-")
     assert key == object_key(event, crc64, "png")
+
+
+@given(names, names, user_ids, job_ids, times, crcs, st.sampled_from(["jpg", "png", "webp", "gif"]))
+def test_every_key_that_is_made_is_known_as_ours_with_its_time(
+    source: str, event_id: str, user_id: str, job_id: str, time: datetime, crc64: int, extension: str
+) -> None:
+    event = samples.event(source=source, id=event_id, user_id=user_id, job_id=job_id, time=time)
+    key = object_key(event, crc64, extension)
+    assert is_ours(key)
+    assert happened_at(key) == time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+OURS = "users/a@b.com/jobs/abc/image-1703123456789-1f3a9c02d4e5b677.png"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "users/.image-uploads/probe",
+        OURS + "\n",
+        OURS + "/x",
+        "x" + OURS,
+        "/" + OURS,
+        OURS.upper(),
+        OURS.replace(".png", ".jpeg"),
+        OURS.replace(".png", ""),
+        OURS.replace("users/", "user/"),
+        OURS.replace("a@b.com", ""),
+        OURS.replace("a@b.com", "a/b"),
+        OURS.replace("a@b.com", ".a"),
+        OURS.replace("a@b.com", "a..b"),
+        OURS.replace("a@b.com", "a b"),
+        OURS.replace("a@b.com", "ä"),
+        OURS.replace("a@b.com", "a" * 255),
+        OURS.replace("/abc/", "/a@b/"),
+        OURS.replace("/abc/", "/" + "a" * 129 + "/"),
+        OURS.replace("image-", "thumb-"),
+        OURS.replace("1703123456789", "-1"),
+        OURS.replace("1703123456789", "007"),
+        OURS.replace("1703123456789", "999999999999999"),  # after 9999
+        OURS.replace("1703123456789", "１７０３１２３"),  # noqa: RUF001 digits, to some
+        OURS.replace("1f3a9c02d4e5b677", "1f3a9c02d4e5b67"),
+        OURS.replace("1f3a9c02d4e5b677", "1F3A9C02D4E5B677"),
+    ],
+)
+def test_a_key_that_is_nearly_ours_is_somebody_elses(key: str) -> None:
+    assert is_ours(OURS)
+    assert not is_ours(key)
+
+
+@given(st.integers(0, len(OURS) - 1), st.characters(codec="utf-8"))
+def test_a_key_with_one_other_character_is_ours_only_if_it_could_have_been_made(at: int, character: str) -> None:
+    key = OURS[:at] + character + OURS[at + 1 :]
+    assume(".." not in key)
+    could = re.fullmatch(
+        r"users/[A-Za-z0-9][A-Za-z0-9._@+|:-]*/jobs/[A-Za-z0-9][A-Za-z0-9._-]*/image-[1-9][0-9]{12}-[0-9a-f]{16}\.png",
+        key,
+    )
+    assert is_ours(key) == bool(could)
 
 
 @given(names, names, names, names, crcs, crcs)

@@ -1,11 +1,13 @@
 """The order of the steps is the promise; every test here looks at the order."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from consumer.adapters.metrics import Metrics
+from consumer.core.announcements import expired
 from consumer.core.errors import BrokerError, DependencyError
 from consumer.core.outcome import Duplicate, Failed, Hold, Outcome, Retry, Stored
 from consumer.core.records import Cause
@@ -110,6 +112,44 @@ async def test_a_message_that_names_no_job_is_failed_in_silence(house: House) ->
     house.cause = Cause("aa")
     await house.settles(Failed(Reason.UNDECODABLE, "no JSON"))
     assert house.journal == ["fail", "copy to image-uploads.dead", "ack"]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "announced"),
+    [
+        ({}, ["announce expired"]),
+        ({"is_returned": True}, ["announce completed", "discard", "announce expired"]),
+        ({"is_suspect": True}, ["announce completed", "discard", "announce expired"]),
+    ],
+)
+async def test_a_duplicate_of_an_output_that_is_gone_hears_that_and_of_its_completion_only_if_it_came_back(
+    house: House, delivery: dict[str, bool], announced: list[str]
+) -> None:
+    # Whoever came back may be the one that stored it, and was killed before anybody heard of it.
+    house.output = replace(house.output, expires_at=datetime.now(UTC))
+    await house.settles(Duplicate(house.output), **delivery)
+    assert house.journal == [*announced, "discard", "ack"]
+    assert house.broker.announced[-1] == expired(house.output)
+    assert FILE not in house.source.images
+
+
+async def test_a_duplicate_of_an_output_that_will_be_gone_hears_of_its_completion(house: House) -> None:
+    house.output = replace(house.output, expires_at=datetime.now(UTC) + timedelta(hours=1))
+    await house.settles(Duplicate(house.output))
+    assert house.journal == ["announce completed", "discard", "ack"]
+
+
+async def test_a_failure_of_an_event_whose_output_is_gone_is_answered_as_its_duplicate(house: House) -> None:
+    house.output = replace(house.output, expires_at=datetime.now(UTC))
+    await house.records.record(house.output)
+    house.journal.clear()
+    assert await house.settles(FAILED) == Duplicate(house.output)
+    assert house.journal == ["fail", "announce expired", "discard", "ack"]
+
+
+async def test_an_image_that_was_stored_after_its_time_is_announced_all_the_same(house: House) -> None:
+    await house.settles(Stored(replace(house.output, expires_at=datetime.now(UTC))))
+    assert house.journal == ["announce completed", "discard", "ack"]
 
 
 STEPS = {

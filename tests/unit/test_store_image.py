@@ -1,5 +1,4 @@
-from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -7,7 +6,7 @@ import pytest
 from fastcrc import crc64
 
 from consumer.adapters.metrics import Metrics
-from consumer.core.errors import PermanentError, TransientError
+from consumer.core.errors import DependencyError, PermanentError, TransientError
 from consumer.core.object_key import object_key
 from consumer.core.outcome import Duplicate, Failed, Stored
 from consumer.core.records import Cause, Recorded
@@ -106,11 +105,50 @@ async def test_whoever_loses_the_race_leaves_no_object_that_the_row_does_not_nam
     for is_named in (False, True):
         house, event = House(), samples.event()
         key = object_key(event, crc64.xz(house.source.images[event.data.image_url]), "png")
-        rival = replace(samples.output(event), oss_key=key) if is_named else samples.output(event)
+        changes = {"oss_bucket": house.store.bucket, "oss_key": key} if is_named else {}
+        rival = samples.output(event, **changes)
         house.records.find = AsyncMock(return_value=Recorded())  # type: ignore[method-assign]
         house.records.outputs[event.source, event.id] = rival
         assert await house.handles(event) == Duplicate(rival)
         assert list(house.store.objects) == ([key] if is_named else [])
+
+
+async def test_whoever_loses_the_race_to_an_output_that_is_gone_takes_its_object_away_again() -> None:
+    # The cleanup may have deleted it before it was put once more.
+    house, event = House(), samples.event()
+    key = object_key(event, crc64.xz(house.source.images[event.data.image_url]), "png")
+    gone = samples.output(event, oss_bucket=house.store.bucket, oss_key=key, expires_at=datetime.now(UTC))
+    house.records.find = AsyncMock(return_value=Recorded())  # type: ignore[method-assign]
+    house.records.outputs[event.source, event.id] = gone
+    assert await house.handles(event) == Duplicate(gone)
+    assert house.store.objects == {}
+
+
+async def test_the_same_key_in_another_bucket_is_not_the_rows_object() -> None:
+    house, event = House(), samples.event()
+    key = object_key(event, crc64.xz(house.source.images[event.data.image_url]), "png")
+    rival = samples.output(event, oss_bucket="before-the-move", oss_key=key)
+    house.records.find = AsyncMock(return_value=Recorded())  # type: ignore[method-assign]
+    house.records.outputs[event.source, event.id] = rival
+    assert await house.handles(event) == Duplicate(rival)
+    assert house.store.objects == {}
+
+
+async def test_an_object_that_cannot_be_taken_away_keeps_nobody_waiting() -> None:
+    house, event = House(), samples.event()
+    rival = samples.output(event)
+    house.records.find = AsyncMock(return_value=Recorded())  # type: ignore[method-assign]
+    house.records.outputs[event.source, event.id] = rival
+    house.journal.trouble["delete"] = DependencyError("storage", Reason.STORAGE_UNAVAILABLE, "503")
+    assert await house.handles(event) == Duplicate(rival)
+
+
+async def test_an_event_whose_output_is_gone_is_neither_fetched_nor_stored_again() -> None:
+    house, event = House(), samples.event()
+    gone = samples.output(event, expires_at=datetime.now(UTC))
+    house.records.outputs[event.source, event.id] = gone
+    assert await house.handles(event) == Duplicate(gone)
+    assert house.journal == ["find"]
 
 
 async def test_an_output_expires_with_its_event_or_its_retention_whichever_is_earlier() -> None:
