@@ -187,6 +187,7 @@ class FakeCleanupRecords:
 
     async def expired(self, bucket: str, now: datetime, after: Place, limit: int) -> list[Output]:
         self.journal.step("expired")
+        now = min(now, datetime.now(UTC))
         due = {
             (output.expires_at, output.id): replace(output, prompt=None, metadata=None)
             for output in self.records.outputs.values()

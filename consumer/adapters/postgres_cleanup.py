@@ -14,11 +14,12 @@ from schemas.events import CleanupTask
 # What may be long stays where it is: a thousand prompts could be a gigabyte.
 _COLUMNS: Final = OUTPUT_COLUMNS.replace("prompt, metadata", "NULL, NULL")
 
-# The same conditions as those of the index, and its order, so that what is due is read and nothing else.
+# The same conditions as those of the index, and its order, so that what is due is read and nothing else. By two clocks,
+# since whatever goes for a wrong one is gone for ever.
 _EXPIRED: Final = f"""
     SELECT {_COLUMNS} FROM job_outputs
     WHERE "ossBucket" = $1 AND "deletedAt" IS NULL AND "expiresAt" IS NOT NULL
-        AND "expiresAt" <= $2 AND ("expiresAt", id) > ($3, $4)
+        AND "expiresAt" <= least($2, now()) AND ("expiresAt", id) > ($3, $4)
     ORDER BY "expiresAt", id LIMIT $5"""  # noqa: S608 only constants are put together
 
 # The rows are locked in one order, whoever marks them.

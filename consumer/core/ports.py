@@ -3,7 +3,7 @@
 A fake and its real thing pass the same tests in `tests/contract`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -160,18 +160,26 @@ class FileUse:
     is_wanted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Which files were removed, and why others were not: a sentence for each; a file in neither had changed or gone."""
+
+    removed: list[FoundFile]
+    refusals: list[str]
+
+
 class TempDir(Protocol):
     """The directory that generators share with us."""
 
-    def found(self) -> AsyncIterator[list[FoundFile]]:
+    def found(self) -> AsyncGenerator[list[FoundFile]]:
         """Every regular file in it, in batches of at most a thousand; never through a symbolic link, never outside.
 
         Raises:
             DependencyError: the directory cannot be read, or its file system does not answer.
         """
 
-    async def remove(self, files: Sequence[FoundFile]) -> list[FoundFile]:
-        """Those of the files that are gone now; one that has changed since it was found is left alone.
+    async def remove(self, files: Sequence[FoundFile]) -> Removal:
+        """The files are gone; one that has changed since it was found is left alone, as is what we may not remove.
 
         Raises:
             DependencyError: the file system does not answer.
@@ -188,7 +196,7 @@ class CleanupRecords(Protocol):
     async def expired(self, bucket: str, now: datetime, after: Place, limit: int) -> list[Output]:
         """The next outputs of the bucket that are due by then and not marked deleted, in the order of their places.
 
-        Without prompt and metadata, which may be long.
+        Due by the database's clock, too; without prompt and metadata, which may be long.
         """
 
     async def mark_deleted(self, ids: Sequence[UUID]) -> None:

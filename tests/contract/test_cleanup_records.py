@@ -19,7 +19,7 @@ from consumer.core.records import Output
 from tests import samples
 from tests.fakes import FakeCleanupRecords, FakeRecords
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOW = datetime.now(UTC) - timedelta(hours=1)
 BEFORE = NOW - timedelta(days=1)
 
 
@@ -77,6 +77,11 @@ async def test_what_is_not_due_yet_never_expires_or_is_in_another_bucket_is_left
     await rows.add(expires_at=None)
     await rows.add(expires_at=BEFORE, oss_bucket="another")
     assert await rows.due() == []
+
+
+async def test_nothing_is_due_for_a_clock_that_is_ahead(rows: Rows) -> None:
+    await rows.add(expires_at=datetime.now(UTC) + timedelta(hours=1))
+    assert await rows.cleanup.expired("bucket", datetime.now(UTC) + timedelta(days=1), Place(), 1) == []
 
 
 async def test_an_output_that_is_due_is_told_without_what_may_be_long(rows: Rows) -> None:

@@ -17,7 +17,7 @@ from schemas.reasons import Reason
 from tests import samples
 from tests.fakes import FakeBroker, FakeCleanupRecords, FakeRecords, FakeStore, Journal
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOW = datetime.now(UTC) - timedelta(hours=1)
 BEFORE = NOW - timedelta(days=1)
 NO_STORE = DependencyError("storage", Reason.STORAGE_UNAVAILABLE, "503")
 NO_ROWS = DependencyError("database", Reason.DATABASE_UNAVAILABLE, "down")
