@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from consumer import app, cli_operate
+from consumer import app, cli_operate, cli_outputs
 from consumer.check import checklist
 from consumer.settings import DeclareSettings, WorkerSettings
 from schemas import logs
@@ -68,6 +68,8 @@ def check(*, roundtrip: bool, timeout_s: float, as_json: bool) -> None:
 cli.add_command(cli_operate.dead)
 cli.add_command(cli_operate.republish_)
 cli.add_command(cli_operate.trace_)
+cli.add_command(cli_outputs.expire_)
+cli.add_command(cli_outputs.reconcile_)
 
 
 def _load(kind: type[Settings]) -> Settings:

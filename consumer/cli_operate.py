@@ -2,14 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from consumer.adapters.postgres_history import Span
+from consumer.cli_options import DRY_RUN, JSON, YES, confirm, count, loaded, must_be_asked, options, told
 from consumer.operate import dead_letters, republish, trace
 from consumer.operate.choice import Choice
 from consumer.operate.dead_letters import Order
@@ -17,12 +16,8 @@ from consumer.operate.display import print_json
 from consumer.operate.moment import moment
 from consumer.operate.report import print_groups, print_letters, print_opened, print_trace
 from consumer.settings import DeadLetterSettings, DiscardSettings, OssSettings, RepublishSettings, TraceSettings
-from schemas import logs
-from schemas.environment import LogSettings, load
+from schemas.environment import load
 from schemas.reasons import Reason
-
-Loaded = TypeVar("Loaded", bound=LogSettings)
-Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class _Moment(click.ParamType[datetime]):
@@ -47,9 +42,6 @@ _LIMIT: Final = click.option("--limit", type=click.IntRange(min=1), metavar="N",
 _RATE: Final = click.option(
     "--rate", "per_second", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most so many a second."
 )
-_DRY_RUN: Final = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-_YES: Final = click.option("--yes", is_flag=True, help="Do not ask.")
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 _REASON: Final = click.option(
     "--reason",
     "reasons",
@@ -61,15 +53,6 @@ _REASON: Final = click.option(
 _CHOICE: Final = (_REASON, *_OF_WHOM, *_OF_THE_TIME)
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
 @click.group(epilog="Example: image-uploads dead list --since 2h")
 def dead() -> None:
     """Look at what has failed, send it through again, or give it up.
@@ -79,12 +62,12 @@ def dead() -> None:
 
 
 @dead.command("list", epilog="Example: image-uploads dead list --reason not_an_image --since 2h --letters")
-@_options(*_CHOICE, _LIMIT)
+@options(*_CHOICE, _LIMIT)
 @click.option("--letters", is_flag=True, help="One line for each letter, not for each reason.")
-@_JSON
+@JSON
 def list_(*, letters: bool, limit: int | None, as_json: bool, **meant: Any) -> None:  # noqa: ANN401 of _CHOICE
     """Say what is in the dead queue, by reason."""
-    url = _load(DeadLetterSettings).amqp_url.get_secret_value()
+    url = loaded(DeadLetterSettings).amqp_url.get_secret_value()
     if letters:
         print_letters(asyncio.run(dead_letters.listed(url, Choice(**meant), limit)), as_json=as_json)
     else:
@@ -93,13 +76,13 @@ def list_(*, letters: bool, limit: int | None, as_json: bool, **meant: Any) -> N
 
 @dead.command(epilog="Example: image-uploads dead show abc123")
 @click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@_JSON
+@JSON
 def show(*, ids: tuple[str, ...], as_json: bool) -> None:
     """Say all that a dead letter tells; ID is that of an event, a job or a message.
 
     Signed queries, logins and data: URLs are not shown.
     """
-    found = asyncio.run(dead_letters.named(_load(DeadLetterSettings).amqp_url.get_secret_value(), ids))
+    found = asyncio.run(dead_letters.named(loaded(DeadLetterSettings).amqp_url.get_secret_value(), ids))
     print_opened(found, as_json=as_json)
     known = set().union(*(letter.ids for letter in found))
     if unknown := [name for name in ids if name not in known]:
@@ -113,7 +96,7 @@ Examples:
   image-uploads dead replay --since 2h --rate 20
 """
 )
-@_options(*_CHOICE, _LIMIT, _RATE, _DRY_RUN, _YES, _JSON)
+@options(*_CHOICE, _LIMIT, _RATE, DRY_RUN, YES, JSON)
 def replay(
     *,
     limit: int | None,
@@ -127,38 +110,36 @@ def replay(
 
     What is broken off can be run again: an event is stored once, however often it is replayed.
     """
-    url = _load(DeadLetterSettings).amqp_url.get_secret_value()
+    url = loaded(DeadLetterSettings).amqp_url.get_secret_value()
     order = Order(Choice(**meant), limit, per_second, is_rehearsal=dry_run)
     if order.is_everything and not (dry_run or yes) and sys.stdin.isatty():
         _confirm("replay", url, order)
     tally = dead_letters.Tally()
-    with _told(tally, "replayed"):
+    with told(tally, "replayed"):
         asyncio.run(dead_letters.replay(url, order, tally))
     _say("replayed", tally, dry_run=dry_run, as_json=as_json)
 
 
 @dead.command(epilog="Example: image-uploads dead discard --reason not_an_image --until 30d")
-@_options(*_CHOICE, _LIMIT, _DRY_RUN, _YES, _JSON)
+@options(*_CHOICE, _LIMIT, DRY_RUN, YES, JSON)
 def discard(*, limit: int | None, dry_run: bool, yes: bool, as_json: bool, **meant: Any) -> None:  # noqa: ANN401 same
     """Give dead letters up: they and the temp files of their events are deleted.
 
     The rows in job_failures stay.
     """
-    settings = _load(DiscardSettings)
+    settings = loaded(DiscardSettings)
     url = settings.amqp_url.get_secret_value()
     order = Order(Choice(**meant), limit, is_rehearsal=dry_run)
-    if not (dry_run or yes):
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: --yes says that it is meant")
+    if not dry_run and must_be_asked(yes=yes):
         _confirm("discard", url, order)
     tally = dead_letters.Tally()
-    with _told(tally, "discarded"):
+    with told(tally, "discarded"):
         asyncio.run(dead_letters.discard(url, settings.temp_dir, order, tally))
     _say("discarded", tally, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("republish", epilog="Example: image-uploads republish --since 2h --user test@factory-buy.com")
-@_options(*_OF_THE_TIME, *_OF_WHOM, _LIMIT, _RATE, _DRY_RUN, _JSON)
+@options(*_OF_THE_TIME, *_OF_WHOM, _LIMIT, _RATE, DRY_RUN, JSON)
 def republish_(
     *,
     limit: int | None,
@@ -172,28 +153,28 @@ def republish_(
     Left out are outputs that are deleted or expired, and failures that are resolved. AMQP_URL and DATABASE_URL say
     where, and OSS_* sign links where OSS_URL_EXPIRES_S is above 0.
     """
-    settings = _load(RepublishSettings)
+    settings = loaded(RepublishSettings)
     oss = load(OssSettings) if settings.oss_url_expires_s else None
     tally = republish.Tally()
-    with _told(tally, "announced"):
+    with told(tally, "announced"):
         order = republish.Order(Span(**meant), limit, per_second, is_rehearsal=dry_run)
         asyncio.run(republish.republish(settings, oss, order, tally))
     if as_json:
         print_json({"completions": tally.completions, "failures": tally.failures, "dryRun": dry_run})
     else:
         would = "would be announced" if dry_run else "announced"
-        click.echo(f"{would}: {_count(tally.completions, 'completion')}, {_count(tally.failures, 'failure')}")
+        click.echo(f"{would}: {count(tally.completions, 'completion')}, {count(tally.failures, 'failure')}")
 
 
 @click.command("trace", epilog="Example: image-uploads trace abc123")
 @click.argument("job_id", metavar="JOB_ID")
-@_JSON
+@JSON
 def trace_(*, job_id: str, as_json: bool) -> None:
     """Say everything that is known of a job, in one timeline: rows, objects, dead letters, temp files.
 
     What cannot be is named as a contradiction, such as a row without its object.
     """
-    known = asyncio.run(trace.known_of(_load(TraceSettings), job_id))
+    known = asyncio.run(trace.known_of(loaded(TraceSettings), job_id))
     if known.is_nothing:
         raise click.ClickException(
             f"nothing is known of the job {job_id}: it has no row and no dead letter; "
@@ -202,29 +183,13 @@ def trace_(*, job_id: str, as_json: bool) -> None:
     print_trace(job_id, known, as_json=as_json)
 
 
-def _load(kind: type[Loaded]) -> Loaded:
-    settings = load(kind)
-    logs.configure(settings, settings.secrets())
-    return settings
-
-
 def _confirm(verb: str, url: str, order: Order) -> None:
     """Somebody has seen what is meant, and said yes; else the program ends."""
     groups = asyncio.run(dead_letters.grouped(url, order.choice, order.limit))
     reasons = ", ".join(f"{reason} {group.count}" for reason, group in groups.items())
     total = sum(group.count for group in groups.values())
-    if total and not click.confirm(f"{verb} {_count(total, 'dead letter')} ({reasons})?", err=True):
-        raise click.ClickException("nothing was done")
-
-
-@contextmanager
-def _told(tally: dead_letters.Tally | republish.Tally, done: str) -> Iterator[None]:
-    """Whoever is broken off says how far it came."""
-    try:
-        yield
-    except BaseException:
-        click.echo(f"{done} before it was broken off: {tally.done}", err=True)
-        raise
+    if total:
+        confirm(f"{verb} {count(total, 'dead letter')} ({reasons})?")
 
 
 def _say(done: str, tally: dead_letters.Tally, *, dry_run: bool, as_json: bool) -> None:
@@ -233,8 +198,4 @@ def _say(done: str, tally: dead_letters.Tally, *, dry_run: bool, as_json: bool) 
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common())
     would = f"would be {done}" if dry_run else done
-    click.echo(f"{would}: {_count(tally.done, 'dead letter')}" + (f" ({reasons})" if reasons else ""))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    click.echo(f"{would}: {count(tally.done, 'dead letter')}" + (f" ({reasons})" if reasons else ""))

@@ -1,6 +1,7 @@
 """What operators see: tables and JSON, in which every text is redacted, and a bar that moves on a terminal."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -66,10 +67,19 @@ def shown(value: object) -> Any:  # noqa: ANN401 JSON is any of its kinds
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, if that is a terminal; what the context gives says how far it is."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; what the context gives says how far it is.
+
+    Without a total it only counts.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # above the bar, if it is the same screen; else it is a file's
+    ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda completed: bar.update(task, completed=completed)
