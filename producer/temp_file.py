@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from schemas.environment import PART_PREFIX
+
 
 def place(content: IO[bytes], directory: Path, *, suffix: str = "") -> Path:
     """The content is on disk under a name of its own that ends with `suffix`; `Path.as_uri` makes the event's URL.
 
-    It appears whole or not at all: until then its name begins with a dot. The directory is made when missing, and
-    the file's mode follows the umask, because workers may run as another user.
+    It appears whole or not at all: until then its name begins with `PART_PREFIX`, and so with a dot. The directory is
+    made when missing, and the file's mode follows the umask, because workers may run as another user.
 
     Raises:
         ValueError: There was nothing to read.
@@ -20,7 +22,7 @@ def place(content: IO[bytes], directory: Path, *, suffix: str = "") -> Path:
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 without `..`, yet not following links as resolve() does
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{uuid4()}{suffix}"
-    draft = directory / f".{path.name}"
+    draft = directory / f"{PART_PREFIX}{path.name}"
     try:
         _write(content, draft)
         draft.rename(path)

@@ -13,6 +13,9 @@ _SEE: Final = "(see .env.example)"
 _HIGHEST_PORT: Final = 65_535
 _SHORT: Final = 3  # to blot out every "a" would make no secret of anything
 
+PART_PREFIX: Final = ".image-uploads-"
+"""What the names of our unfinished files in TEMP_DIR begin with, so that the cleanup knows them after a crash."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=_HIGHEST_PORT)]
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from fastcrc import crc64
 
 from consumer.core.cleanup import BATCH, Place
 from consumer.core.errors import BrokerError, PermanentError, TransientError
-from consumer.core.ports import Delivery, Format, Image, ListedObject
+from consumer.core.ports import Delivery, FileUse, Format, FoundFile, Image, ListedObject, Removal
 from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.events import CleanupTask, CloudEvent
 from schemas.reasons import Reason
@@ -209,6 +210,18 @@ class FakeCleanupRecords:
             if output.oss_bucket == bucket and output.id not in self.deleted
         } & set(keys)
 
+    async def uses_of(self, paths: Sequence[str]) -> list[FileUse]:
+        self.journal.step("uses")
+        outputs, failures = self.records.outputs.values(), self.records.failures.values()
+        unresolved = {failure.source_file for failure in failures if failure.id not in self.records.resolved}
+        return [
+            FileUse(
+                max((output.created_at for output in outputs if output.source_file == path), default=None),
+                path in unresolved,
+            )
+            for path in paths
+        ]
+
     async def note(self, task: CleanupTask) -> str | None:
         return self.notes.get(task)
 
@@ -218,6 +231,43 @@ class FakeCleanupRecords:
             self.notes.pop(task, None)
         else:
             self.notes[task] = note
+
+
+class FakeTempDir:
+    """`grown` files are written to after they were found, `stubborn` ones may not be removed."""
+
+    def __init__(self, *files: FoundFile, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+        self.files = {file.path: file for file in files}
+        self.grown: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.batch = BATCH
+
+    async def found(self) -> AsyncGenerator[list[FoundFile]]:
+        files = iter(list(self.files.values()))
+        while batch := list(islice(files, self.batch)):
+            self.journal.step("found")
+            yield batch
+
+    async def remove(self, files: Sequence[FoundFile]) -> Removal:
+        self.journal.step("remove")
+        for path in self.grown & self.files.keys():
+            self.files[path] = replace(self.files[path], changed_at=datetime.now(UTC))
+        same = [file for file in files if self.files.get(file.path) == file]
+        removed = [file for file in same if file.path not in self.stubborn]
+        for file in removed:
+            del self.files[file.path]
+        return Removal(removed, [f"{file.path}: Permission denied" for file in same if file not in removed])
+
+
+class FakeBacklog:
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.journal = Journal()
+
+    async def is_empty(self) -> bool:
+        self.journal.step("backlog")
+        return self.waiting == 0
 
 
 class FakeTrials:

@@ -18,6 +18,7 @@ from consumer.adapters.file_source import FileSource
 from consumer.adapters.http_source import HttpSource
 from consumer.core.errors import DependencyError, PermanentError, TransientError
 from consumer.core.ports import Image
+from schemas.environment import PART_PREFIX
 from schemas.reasons import Reason
 
 _IN_MEMORY_BYTES: Final = 1024 * 1024  # most images; times the prefetch of 64 it is what a worker may well hold
@@ -49,8 +50,11 @@ class ImageSources:
                 with file:
                     yield image
             case _:
-                # A large image waits in a file that has no name, or loses it at once: a crash leaves none behind.
-                spool = SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(self._directory))  # noqa: SIM115 closing may fail
+                # A large image waits in a file that has no name, or loses it at once; the cleanup knows what a crash
+                # between the two leaves behind.
+                spool = SpooledTemporaryFile(  # noqa: SIM115 closing may fail
+                    _IN_MEMORY_BYTES, prefix=PART_PREFIX, dir=str(self._directory)
+                )
                 try:
                     yield await self._spooled(url, cast("BinaryIO", spool))
                 finally:
@@ -85,7 +89,7 @@ class ImageSources:
             raise DependencyError("temp_dir", Reason.SOURCE_UNAVAILABLE, detail) from error
 
     def _summed(self, url: str) -> tuple[BinaryIO, Image]:
-        file = self._files.open(url)
+        file = self._files.take(url)
         size_bytes, crc = 0, 0
         try:
             while chunk := file.read(_CHUNK_BYTES):

@@ -8,6 +8,7 @@ from uuid import UUID
 from consumer.adapters.postgres import Pool, answer
 from consumer.adapters.postgres_records import OUTPUT_COLUMNS, output_of_row
 from consumer.core.cleanup import Place
+from consumer.core.ports import FileUse
 from consumer.core.records import Output
 from schemas.events import CleanupTask
 
@@ -30,6 +31,17 @@ _MARK_DELETED: Final = """
     UPDATE job_outputs SET "deletedAt" = clock_timestamp() FROM marked WHERE job_outputs.id = marked.id"""
 _LIVING: Final = """
     SELECT "ossKey" FROM job_outputs WHERE "ossKey" = ANY ($2) AND "ossBucket" = $1 AND "deletedAt" IS NULL"""
+# Lateral, and aggregates, so that each path is one look-up by hash per table, however the planner sees the tables.
+_USES: Final = """
+    SELECT output.stored_at, failure.is_wanted FROM unnest($1::text[]) WITH ORDINALITY AS file (path, position)
+    CROSS JOIN LATERAL (
+        SELECT (array_agg("createdAt" ORDER BY "createdAt" DESC))[1] AS stored_at FROM job_outputs
+        WHERE "sourceFile" = file.path
+    ) AS output
+    CROSS JOIN LATERAL (
+        SELECT count(*) > 0 AS is_wanted FROM job_failures WHERE "sourceFile" = file.path AND "resolvedAt" IS NULL
+    ) AS failure
+    ORDER BY position"""
 _NOTE: Final = "SELECT note FROM job_cleanup WHERE task = $1"
 _LEAVE_NOTE: Final = """
     INSERT INTO job_cleanup (task, note) VALUES ($1, $2) ON CONFLICT (task) DO UPDATE SET note = excluded.note"""
@@ -56,6 +68,12 @@ class PostgresCleanup:
         rows = await answer(self._pool.fetch(_LIVING, bucket, keys))
         return {row["ossKey"] for row in rows}
 
+    async def uses_of(self, paths: Sequence[str]) -> list[FileUse]:
+        """What the rows say of each path: see `CleanupRecords.uses_of`."""
+        # What is no UTF-8 can be in no row, and the server would refuse the whole question.
+        asked = [path if _is_utf8(path) else None for path in paths]
+        return [FileUse(*row) for row in await answer(self._pool.fetch(_USES, asked))]
+
     async def note(self, task: CleanupTask) -> str | None:
         """What the last run left for the next: see `CleanupRecords.note`."""
         note: str | None = await answer(self._pool.fetchval(_NOTE, task))
@@ -67,3 +85,11 @@ class PostgresCleanup:
             await answer(self._pool.execute(_FORGET_NOTE, task))
         else:
             await answer(self._pool.execute(_LEAVE_NOTE, task, note))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

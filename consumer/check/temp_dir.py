@@ -10,6 +10,7 @@ from typing import Final
 from consumer.check.finding import Finding, Subject
 from consumer.check.shell import Shell, path, user
 from consumer.settings import SourceSettings
+from schemas.environment import PART_PREFIX
 
 TEMP_DIR: Final = Subject("TEMP_DIR")
 _MIB: Final = 1024**2
@@ -46,7 +47,7 @@ def _make(directory: Path) -> str:
 
 def _existing(directory: Path, image_bytes: int, prefetch: int, shell: Shell) -> list[Finding]:
     try:
-        TemporaryFile(dir=directory).close()
+        TemporaryFile(prefix=PART_PREFIX, dir=directory).close()
     except OSError as error:
         text = f"{user()} cannot write in {directory}: {error.strerror}"
         return [TEMP_DIR.wrong(text, _let_in(directory) if isinstance(error, PermissionError) else None)]

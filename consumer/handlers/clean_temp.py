@@ -1,14 +1,16 @@
 """Files that nobody will ask for are removed from TEMP_DIR."""
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from consumer.core.cleanup import Run, Tally
+from consumer.core.errors import BrokerError
 from consumer.core.ports import Backlog, CleanupRecords, FileUse, FoundFile, TempDir
 
-_EMPTY: Final = "there was no backlog"
 _PART_LIVES: Final = timedelta(hours=1)  # without a byte being added: whoever wrote it is no longer there
+_LONGEST_TRY: Final = timedelta(seconds=1500)  # the most that HANDLER_TIMEOUT_S may be
 _LEFT: Final = "backlog"
 
 
@@ -16,44 +18,71 @@ _LEFT: Final = "backlog"
 class CleanTemp:
     """The task `temp`: what a crash left half-written, what is stored, and what has become too old for any event.
 
-    Too old means nothing while an event that names the file may still wait: the work queue and the rungs must have
-    been empty at the last run as well, since one look may miss an event that is on its way from a rung to the queue.
+    Too old means nothing while an event that names the file may still wait. So a file must have been too old already
+    when a run before this one saw the work queue and the rungs empty, and they must be empty now: what was published
+    by then was in work at most, or on its way from a rung to the queue, which one look may miss. The two looks are at
+    least the longest try apart, so that what was in work has ended, or has opened its file, which makes it young.
     """
 
     directory: TempDir
     records: CleanupRecords
     backlog: Backlog
     max_age: timedelta
+    longest_try: timedelta = _LONGEST_TRY
 
     async def __call__(self, run: Run, tally: Tally) -> None:
-        """The files are removed, and counted; a rehearsal counts them."""
-        is_quiet = await self._is_quiet(run)
-        async for files in self.directory.found():
-            if run.is_over():
-                tally.is_complete = False
-                return
-            uses = await self.records.uses_of([file.path for file in files])
-            done = [file for file, use in zip(files, uses, strict=True) if self._is_done(file, use, run.now)]
-            old = [
-                file
-                for file, use in zip(files, uses, strict=True)
-                if file not in done and file.changed_at <= run.now - self.max_age and not use.is_wanted
-            ]
-            if old and not is_quiet:
-                tally.skipped = _LEFT
-            doomed = done + old * is_quiet
-            removed = doomed if run.is_rehearsal else await self.directory.remove(doomed)
-            for file in removed:
-                tally.add(file.size_bytes)
-            if len(removed) < len(doomed):
-                tally.complain(f"{len(doomed) - len(removed)} files could not be removed")
+        """The files are removed, and counted; a rehearsal counts them.
 
-    async def _is_quiet(self, run: Run) -> bool:
-        was_empty = await self.records.note("temp") == _EMPTY
-        is_empty = await self.backlog.is_empty()
+        What the time cuts off is met again by the next run: what was removed before is not in its way.
+        """
+        empty_at = await self._empty_at(run)
+        async with aclosing(self.directory.found()) as batches:
+            async for files in batches:
+                if run.is_over():
+                    tally.is_complete = False
+                    return
+                uses = await self.records.uses_of([file.path for file in files])
+                doomed: list[FoundFile] = []
+                for file, use in zip(files, uses, strict=True):
+                    if self._is_done(file, use, run.now) or (not use.is_wanted and self._is_older(file, empty_at)):
+                        doomed.append(file)
+                    elif not use.is_wanted and self._is_older(file, run.now):
+                        tally.skipped = _LEFT
+                await self._remove(doomed, run, tally)
+
+    async def _remove(self, files: list[FoundFile], run: Run, tally: Tally) -> None:
+        removed = files
+        if files and not run.is_rehearsal:
+            removal = await self.directory.remove(files)
+            removed = removal.removed
+            if removal.refusals:
+                tally.complain(f"{len(removal.refusals)} files could not be removed, such as {removal.refusals[0]}")
+        for file in removed:
+            tally.add(file.size_bytes)
+
+    async def _empty_at(self, run: Run) -> datetime | None:
+        """When an earlier run saw no backlog, long enough ago, if there has been none since."""
+        note = await self.records.note("temp")
+        seen_at = datetime.fromisoformat(note) if note else None
+        try:
+            is_empty = await self.backlog.is_empty()
+        except BrokerError:  # nobody knows what came and went meanwhile
+            await self._leave_note(None, run)
+            raise
+        if seen_at is None or not is_empty:
+            await self._leave_note(run.now.isoformat() if is_empty else None, run)
+            return None
+        if seen_at > run.now - self.longest_try:
+            return None  # the look stays, for a later run
+        await self._leave_note(run.now.isoformat(), run)
+        return seen_at
+
+    async def _leave_note(self, note: str | None, run: Run) -> None:
         if not run.is_rehearsal:
-            await self.records.leave_note("temp", _EMPTY if is_empty else None)
-        return was_empty and is_empty
+            await self.records.leave_note("temp", note)
+
+    def _is_older(self, file: FoundFile, than: datetime | None) -> bool:
+        return than is not None and file.changed_at <= than - self.max_age
 
     def _is_done(self, file: FoundFile, use: FileUse, now: datetime) -> bool:
         """Whether it is of no use to anybody, whatever waits."""

@@ -1,6 +1,7 @@
 """One suite for the port `CleanupRecords`: the fake, and PostgreSQL."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,8 @@ from consumer.adapters.postgres import Pool
 from consumer.adapters.postgres_cleanup import PostgresCleanup
 from consumer.adapters.postgres_records import PostgresRecords
 from consumer.core.cleanup import Place
-from consumer.core.ports import CleanupRecords, Records
-from consumer.core.records import Output
+from consumer.core.ports import CleanupRecords, FileUse, Records
+from consumer.core.records import Cause, Output
 from tests import samples
 from tests.fakes import FakeCleanupRecords, FakeRecords
 
@@ -142,3 +143,34 @@ async def test_a_note_is_what_the_last_run_of_that_task_left(rows: Rows) -> None
     for _ in range(2):
         await rows.cleanup.leave_note("expired", None)
         assert await rows.cleanup.note("expired") is None
+
+
+async def test_a_path_is_known_by_the_latest_output_that_was_made_from_it(rows: Rows) -> None:
+    await rows.add(source_file="/t/fox.png", created_at=BEFORE)
+    await rows.add(source_file="/t/fox.png", created_at=NOW)
+    await rows.add(source_file="/t/cat.png", created_at=BEFORE)
+    await rows.add()
+    paths = ["/t/cat.png", "/t/nobody's.png", "/t/fox.png", "/t/cat.png"]
+    assert await rows.cleanup.uses_of(paths) == [FileUse(BEFORE), FileUse(), FileUse(NOW), FileUse(BEFORE)]
+    assert await rows.cleanup.uses_of([]) == []
+
+
+async def test_a_path_is_wanted_while_a_failure_that_names_it_is_unresolved(rows: Rows) -> None:
+    event, path = samples.event(), "/t/fox.png"
+    await rows.records.fail(samples.failure(Cause.of(event), source_file=path))
+    assert await rows.cleanup.uses_of([path]) == [FileUse(None, is_wanted=True)]
+    await rows.records.record(samples.output(event, source_file=path, created_at=NOW))
+    assert await rows.cleanup.uses_of([path]) == [FileUse(NOW)]
+    await rows.records.fail(samples.failure(Cause.of(samples.event()), source_file=path))
+    assert await rows.cleanup.uses_of([path]) == [FileUse(NOW, is_wanted=True)]
+
+
+@pytest.mark.parametrize("name", ["x" * 4000, "new\nline", "ü🦊", "%41", "'; --", "\\x41"])
+async def test_a_path_may_be_long_and_strange(rows: Rows, name: str) -> None:
+    await rows.add(source_file=f"/t/{name}", created_at=NOW)
+    assert await rows.cleanup.uses_of([f"/t/{name}", "/t/A"]) == [FileUse(NOW), FileUse()]
+
+
+async def test_a_path_that_is_no_utf_8_is_in_no_row_and_keeps_no_other_from_being_known(rows: Rows) -> None:
+    await rows.add(source_file="/t/fox.png", created_at=NOW)
+    assert await rows.cleanup.uses_of([os.fsdecode(b"/t/\xff.png"), "/t/fox.png"]) == [FileUse(), FileUse(NOW)]
