@@ -184,18 +184,19 @@ async def test_up_prints_what_a_shell_can_read_and_down_leaves_no_process(servic
         assert settings == system.environment()
         assert system.temp_dir.is_dir()
         await publish(settings["AMQP_URL"], b"kept")
-        assert ask(settings["DATABASE_URL"], "SELECT 1") == 1
+        ask(settings["DATABASE_URL"], "CREATE TABLE rows AS SELECT 1 AS n")
         processes = everything_of(system)
 
         again = sandbox("up", "--dir", directory, cwd=tmp_path)
         assert again.stdout == first.stdout
         assert everything_of(system) == processes
 
-        system.rabbitmq.kill()
+        system.postgres.kill()
         mended = sandbox("up", "--dir", directory, cwd=tmp_path)
         assert mended.stdout == first.stdout
-        assert len(set(everything_of(system)) & set(processes)) == 2, "only the dead one was started"
+        assert len(set(everything_of(system)) & set(processes)) == 3, "only the dead one was started"
         assert await take(settings["AMQP_URL"]) == b"kept"
+        assert ask(settings["DATABASE_URL"], "SELECT n FROM rows") == 1
         processes += everything_of(system)
     finally:
         down = sandbox("down", "--dir", directory, cwd=tmp_path)
