@@ -1,7 +1,7 @@
 """What is known of a job, put in order, and what of it cannot both be."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
@@ -51,12 +51,16 @@ class KnownFailure:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """All that is known of a job; `files` has what the `file:` URLs of its failures and letters lead to."""
+    """All that is known of a job; `files` has what the `file:` URLs of its failures and letters lead to.
+
+    `at` is when it was known, which tells what has expired.
+    """
 
     outputs: list[KnownOutput]
     failures: list[KnownFailure]
     letters: list[DeadLetter]
     files: Mapping[str, TempFile | Missing | Unknown]
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def is_nothing(self) -> bool:
@@ -86,7 +90,7 @@ def timeline(known: Known) -> list[Entry]:
 def contradictions(known: Known) -> list[str]:
     """A sentence for each thing that the promise rules out."""
     return [
-        *(sentence for output in known.outputs for sentence in _about_object(output)),
+        *(sentence for output in known.outputs for sentence in _about_object(output, known.at)),
         *_about_failures(known),
         *_about_letters(known),
         *_about_files(known),
@@ -109,12 +113,15 @@ def _outputs(known: Known) -> Iterator[Entry]:
         size = f"{row.size_bytes} bytes, {row.width}x{row.height}, {row.content_type}"
         yield Entry(row.created_at, "stored", f"row {row.id}: {size}, crc64 {row.crc64}", row.event_id)
         if row.expires_at is not None:
-            yield Entry(row.expires_at, "expires", f"row {row.id}", row.event_id)
+            word = "expired" if row.is_gone(known.at) else "expires"
+            yield Entry(row.expires_at, word, f"row {row.id}", row.event_id)
         if output.deleted_at is not None:
-            yield Entry(output.deleted_at, "deleted", f"row {row.id}", row.event_id)
+            yield Entry(output.deleted_at, "deleted", f"row {row.id}: its object is gone since", row.event_id)
         match output.object:
             case StoredObject() as found:
                 text = f"{row.oss_key}: {found.size_bytes} bytes, crc64 {found.crc64}"
+                if output.deleted_at is None and row.is_gone(known.at):
+                    text += "; the next cleanup deletes it"
                 yield Entry(found.modified_at, "object", text, row.event_id)
             case Missing():
                 yield Entry(None, "object", f"{row.oss_key} is not there", row.event_id)
@@ -156,10 +163,11 @@ def _files(known: Known) -> Iterator[Entry]:
                 yield Entry(None, "temp file", f"{url} cannot be looked at: {why}", event_id)
 
 
-def _about_object(output: KnownOutput) -> Iterator[str]:
+def _about_object(output: KnownOutput, now: datetime) -> Iterator[str]:
     row = output.row
     match output.object:
-        case Missing() if output.deleted_at is None:
+        # A cleanup deletes the object first, and marks the row once that was announced.
+        case Missing() if output.deleted_at is None and not row.is_gone(now):
             yield f"the row {row.id} has no object: {row.oss_key} is not there"
         case StoredObject() if output.deleted_at is not None:
             yield f"the row {row.id} is deleted, and its object is still there: {row.oss_key}"

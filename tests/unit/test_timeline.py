@@ -50,8 +50,12 @@ LETTER = DeadLetter(
 )
 
 
+EXPIRED = replace(STORED, row=replace(ROW, expires_at=LATER + timedelta(minutes=5)))
+
+
 def known(**parts: Any) -> Known:
-    return Known(**{"outputs": [], "failures": [], "letters": [], "files": {}, **parts})
+    nothing = {"outputs": [], "failures": [], "letters": [], "files": {}}
+    return Known(**{**nothing, "at": LATER + timedelta(hours=1), **parts})
 
 
 def told(of: Known) -> list[str]:
@@ -80,6 +84,18 @@ def test_what_has_no_time_comes_last() -> None:
     assert told(known(outputs=[replace(STORED, object=Missing())], files={}))[-1] == "object"
 
 
+def test_an_output_whose_time_has_come_is_told_as_expired_and_its_object_as_what_a_cleanup_takes() -> None:
+    before, after = LATER, LATER + timedelta(minutes=6)
+    assert told(known(outputs=[EXPIRED], at=before)) == ["event", "object", "stored", "expires"]
+    of = known(outputs=[EXPIRED], at=after)
+    assert told(of) == ["event", "object", "stored", "expired"]
+    assert [entry.text.partition("; ")[2] for entry in timeline(of) if entry.what == "object"] == [
+        "the next cleanup deletes it"
+    ]
+    gone = known(outputs=[replace(EXPIRED, object=Missing(), deleted_at=after)], at=after)
+    assert told(gone) == ["event", "stored", "expired", "deleted", "object"]
+
+
 def test_an_event_is_told_once_however_much_is_known_of_it() -> None:
     of = known(outputs=[STORED], failures=[RESOLVED], letters=[LETTER])
     assert told(of).count("event") == 1
@@ -95,6 +111,8 @@ def test_the_time_of_an_event_is_read_from_the_key_of_its_object() -> None:
     [
         (known(outputs=[replace(STORED, object=Missing())]), "has no object"),
         (known(outputs=[replace(STORED, deleted_at=LATER)]), "is deleted, and its object is still there"),
+        (known(outputs=[replace(EXPIRED, deleted_at=LATER)]), "is deleted, and its object is still there"),
+        (known(outputs=[replace(EXPIRED, object=Missing())], at=LATER), "has no object"),
         (
             known(outputs=[replace(STORED, object=StoredObject(4, ROW.crc64, LATER))]),
             f"has 4 bytes and crc64 {ROW.crc64}, its row",
@@ -120,6 +138,9 @@ def test_what_cannot_be_is_named(of: Known, says: str) -> None:
         known(outputs=[STORED], failures=[RESOLVED], letters=[LETTER], files={FILE: Missing()}),
         known(outputs=[replace(STORED, object=Unknown("OSS did not answer"))]),
         known(outputs=[replace(STORED, object=Missing(), deleted_at=LATER)]),
+        known(outputs=[EXPIRED]),
+        known(outputs=[replace(EXPIRED, object=Missing())]),
+        known(outputs=[replace(EXPIRED, object=Missing(), deleted_at=LATER)]),
         known(failures=[FAILED], letters=[LETTER], files={FILE: TempFile(LATER)}),
         known(failures=[FAILED]),
         known(letters=[replace(LETTER, reason="crash_loop", worker=None)]),
