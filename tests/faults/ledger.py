@@ -25,6 +25,8 @@ from tests.faults.mixture import Content, Name, Planned
 _NEWS: Final = "ledger.news"
 _COMPLETED: Final = "image.upload.completed"
 _FAILED: Final = "image.upload.failed"
+_EXPIRED: Final = "image.output.expired"
+_OUTPUTS: Final = 'FROM job_outputs WHERE "userId" <> $1'
 
 Row: TypeAlias = Mapping[str, Any]
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -70,13 +72,17 @@ class Ledger:
         self._completions: defaultdict[Name, list[str]] = defaultdict(list)
         self._failures: defaultdict[Name, list[str]] = defaultdict(list)
         self._dead: Counter[tuple[str | None, str]] = Counter()
+        self.besides = ""
+        """A user whose rows and objects are somebody else's business."""
+        self.expirations: defaultdict[str, list[str]] = defaultdict(list)
+        """The ids of the announcements that an output is gone, by output, as of the last comparison."""
 
     async def open(self) -> None:
         """From now on every announcement is kept; the exchange must exist."""
         async with self._channel() as channel:
             # Of quorum, since a classic one would be away with its node.
             news = await channel.declare_queue(_NEWS, durable=True, arguments={"x-queue-type": "quorum"})
-            for routing_key in (_COMPLETED, _FAILED):
+            for routing_key in (_COMPLETED, _FAILED, _EXPIRED):
                 await news.bind(topology.EXCHANGE, routing_key)
 
     def confirmed(self, planned: Planned) -> None:
@@ -98,13 +104,13 @@ class Ledger:
     async def stored(self) -> int:
         """Rows of outputs that there are."""
         async with self._database() as database:
-            return int(await database.fetchval("SELECT count(*) FROM job_outputs"))
+            return int(await database.fetchval(f"SELECT count(*) {_OUTPUTS}", self.besides))
 
     async def decided(self) -> int:
         """Rows that there are."""
         async with self._database() as database:
             rows = await database.fetchval(
-                "SELECT (SELECT count(*) FROM job_outputs) + (SELECT count(*) FROM job_failures)"
+                f"SELECT (SELECT count(*) {_OUTPUTS}) + (SELECT count(*) FROM job_failures)", self.besides
             )
         return int(rows)
 
@@ -117,7 +123,7 @@ class Ledger:
         """What the services say, against what was promised."""
         await self._hear()
         async with self._database() as database:
-            outputs = [dict(row) for row in await database.fetch("SELECT * FROM job_outputs")]
+            outputs = [dict(row) for row in await database.fetch(f"SELECT * {_OUTPUTS}", self.besides)]
             failures = [dict(row) for row in await database.fetch("SELECT * FROM job_failures")]
         objects = await asyncio.to_thread(self._objects)
         verdict = Verdict(
@@ -157,7 +163,11 @@ class Ledger:
     async def _hear(self) -> None:
         async with self._channel() as channel:
             async for message in _drained(channel, _NEWS):
-                data = json.loads(message.body)["data"]
+                event = json.loads(message.body)
+                data = event["data"]
+                if message.routing_key == _EXPIRED:
+                    self.expirations[data["outputId"]].append(event["id"])
+                    continue
                 heard = self._completions if message.routing_key == _COMPLETED else self._failures
                 heard[data["causeSource"], data["causeId"]].append(message.body.decode())
             async for message in _drained(channel, topology.DEAD_QUEUE):
@@ -173,7 +183,7 @@ class Ledger:
         return {
             each.key: Content(each.size, each.etag.strip('"'), "")
             for each in listed
-            if not each.key.startswith("users/.")  # a worker's probe
+            if not each.key.startswith(("users/.", f"users/{self.besides}/"))  # a worker's probe
         }
 
     def _wrong_completions(self, outputs: Iterable[Row]) -> Iterator[str]:

@@ -31,6 +31,8 @@ _CONSUMER: Final = "consumer/adapters/rabbit_consumer.py"
 _PUBLISHER: Final = "consumer/adapters/rabbit_publisher.py"
 _RECORDS: Final = "consumer/adapters/postgres_records.py"
 _POSTGRES: Final = "consumer/adapters/postgres.py"
+_EXPIRED: Final = "consumer/handlers/clean_expired.py"
+_CLEANUP_ROWS: Final = "consumer/adapters/postgres_cleanup.py"
 _OSS: Final = "consumer/adapters/oss.py"
 _SQL: Final = "consumer/sql/0001_outputs_and_failures.sql"
 _TOPOLOGY: Final = "schemas/topology.py"
@@ -45,6 +47,8 @@ _OF_BROKER: Final = "tests/contract/test_broker.py"
 _OF_RECORDS: Final = "tests/contract/test_records.py"
 _OF_POSTGRES: Final = "tests/integration/test_postgres.py"
 _OF_TOPOLOGY: Final = "tests/unit/test_topology.py"
+_OF_EXPIRED: Final = "tests/unit/test_clean_expired.py"
+_OF_CLEANUP_ROWS: Final = "tests/contract/test_cleanup_records.py"
 _OF_STORE: Final = "tests/contract/test_object_store.py"
 
 
@@ -74,14 +78,14 @@ MUTANTS: Final = (
         _SETTLE,
         """        with self.meter.stage("announce"):
             await self.broker.announce(completed(output, self.store.link(output.oss_key)))
-        if cause.image_url is not None:
-            await self.source.discard(cause.image_url)
-""",
-        """        if cause.image_url is not None:
-            await self.source.discard(cause.image_url)
+        await self._discard(cause)
+
+    async def _announce_again(""",
+        """        await self._discard(cause)
         with self.meter.stage("announce"):
             await self.broker.announce(completed(output, self.store.link(output.oss_key)))
-""",
+
+    async def _announce_again(""",
         _OF_SETTLE,
     ),
     Mutant(
@@ -94,8 +98,8 @@ MUTANTS: Final = (
     Mutant(
         "announces no duplicate",
         _SETTLE,
-        "            case Stored(output) | Duplicate(output):",
-        "            case Stored(output):",
+        "                await self._announce_again(delivery, cause, output)",
+        "                assert output",
         _OF_SETTLE,
     ),
     Mutant(
@@ -174,15 +178,22 @@ MUTANTS: Final = (
     Mutant(
         "deletes the object that the row names",
         _STORE_IMAGE,
-        "        if recorded.oss_key != key:",
-        "        if recorded.oss_key:",
+        "        if not is_named or recorded.is_gone(datetime.now(UTC)):",
+        "        if recorded:",
         _OF_HANDLER,
     ),
     Mutant(
         "leaves an object without a row",
         _STORE_IMAGE,
-        "        if recorded.oss_key != key:",
-        "        if not recorded.oss_key:",
+        "        if not is_named or recorded.is_gone(datetime.now(UTC)):",
+        "        if recorded.is_gone(datetime.now(UTC)):",
+        _OF_HANDLER,
+    ),
+    Mutant(
+        "brings back the object of an output that is gone",
+        _STORE_IMAGE,
+        "        if not is_named or recorded.is_gone(datetime.now(UTC)):",
+        "        if not is_named:",
         _OF_HANDLER,
     ),
     Mutant(
@@ -415,9 +426,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "blames the event for a store in trouble",
-        _OSS,
-        "    trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR or",
-        "    trouble =",
+        "consumer/adapters/oss_refusal.py",
+        "        trouble = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or",
+        "        trouble =",
         "tests/integration/test_blame_of_storage.py",
     ),
     Mutant(
@@ -440,6 +451,145 @@ MUTANTS: Final = (
         r'f"{event.source}\0{event.id}\0{crc64}"',
         r'f"{event.source}\0{event.id}"',
         "tests/unit/test_identity.py",
+    ),
+    Mutant(
+        "tells of a completion whose object is gone",
+        _SETTLE,
+        "        if not is_gone or delivery.is_returned or delivery.is_suspect:",
+        "        if delivery:",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "tells nobody of a completion, since its object is gone by now",
+        _SETTLE,
+        "        if not is_gone or delivery.is_returned or delivery.is_suspect:",
+        "        if not is_gone:",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "does not tell that an output is gone",
+        _SETTLE,
+        "            await self.broker.announce(expired(output))",
+        "            assert expired(output)",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "announces that an output is gone before it is",
+        _EXPIRED,
+        "        deleted = await self._delete([",
+        "        await self._announce(outputs)\n        deleted = await self._delete([",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "announces what the store has kept",
+        _EXPIRED,
+        "        gone = [output for output in outputs if output.oss_key in deleted]",
+        "        gone = list(outputs)",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "marks what the store has kept",
+        _EXPIRED,
+        "        await self.records.mark_deleted([output.id for output in gone])",
+        "        await self.records.mark_deleted([output.id for output in outputs])",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "marks before anybody has heard",
+        _EXPIRED,
+        """        for first in range(0, len(gone), _AT_ONCE):
+            await self._announce(gone[first : first + _AT_ONCE])
+        await self.records.mark_deleted([output.id for output in gone])
+""",
+        """        await self.records.mark_deleted([output.id for output in gone])
+        for first in range(0, len(gone), _AT_ONCE):
+            await self._announce(gone[first : first + _AT_ONCE])
+""",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "takes a broker's refusal for a confirmation",
+        _EXPIRED,
+        "                raise error  #",
+        "                assert error  #",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "lets one odd key keep all others from going",
+        _EXPIRED,
+        "            if len(keys) == 1:",
+        "            if keys:",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "removes in a rehearsal",
+        _EXPIRED,
+        "outputs if run.is_rehearsal else await self._remove(outputs, tally)",
+        "await self._remove(outputs, tally)",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "begins anew whenever its time was up",
+        _EXPIRED,
+        "None if tally.is_complete else str(place)",
+        "None",
+        _OF_EXPIRED,
+    ),
+    Mutant(
+        "removes what is in another bucket",
+        _CLEANUP_ROWS,
+        """    WHERE "ossBucket" = $1 AND "deletedAt" IS NULL AND""",
+        """    WHERE $1 <> '' AND "deletedAt" IS NULL AND""",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "removes what is not due",
+        _CLEANUP_ROWS,
+        """"expiresAt" <= least($2, now())""",
+        """"expiresAt" <> least($2, now())""",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "removes what is due for a clock that is ahead",
+        _CLEANUP_ROWS,
+        "least($2, now())",
+        "$2",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "removes again what is gone",
+        _CLEANUP_ROWS,
+        """    WHERE "ossBucket" = $1 AND "deletedAt" IS NULL AND""",
+        """    WHERE "ossBucket" = $1 AND""",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "forgets since when an output is gone",
+        _CLEANUP_ROWS,
+        """id = ANY ($1) AND "deletedAt" IS NULL ORDER BY""",
+        """id = ANY ($1) ORDER BY""",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "believes that all is gone that it asked for",
+        _OSS,
+        "            return deleted(await response.read()) & set(keys)",
+        "            return deleted(await response.read()) | set(keys)",
+        _OF_STORE,
+    ),
+    Mutant(
+        "takes what others put into the bucket for its own",
+        "consumer/core/object_key.py",
+        "    return happened_at(key) is not None",
+        """    return key.startswith("users/")""",
+        "tests/unit/test_identity.py",
+    ),
+    Mutant(
+        "takes an object whose row is still to come for an orphan",
+        "consumer/handlers/find_orphans.py",
+        " and found.modified_at <= run.now - self.grace]",
+        "]",
+        "tests/unit/test_find_orphans.py",
     ),
 )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults import crashes, crossings, outages  # noqa: F401 each brings its campaigns
+from tests.faults import crashes, crossings, expiry, outages  # noqa: F401 each brings its campaigns
 from tests.faults.campaign import CAMPAIGNS
 from tests.faults.services import Services
 
@@ -36,3 +36,9 @@ async def test_an_event_that_kills_its_workers_takes_no_other_along(services: Se
 
 async def test_a_store_that_is_away_for_longer_than_the_ladder_fails_nothing(services: Services) -> None:
     await figures_of("oss-outage", services)
+
+
+async def test_what_is_due_goes_and_nothing_else_whoever_is_killed_on_the_way(services: Services) -> None:
+    figures = await figures_of("expiry", services)
+    assert (figures["due"], figures["not due"]) == (2000, 200)
+    assert figures["kills"] > 0
