@@ -88,7 +88,8 @@ _failure_values = attrgetter(*(field.name for field in fields(Failure)))
 # One row, and none, so that every table says whether it would take one.
 _PROBE: Final = f"""
     WITH outputs AS (INSERT INTO job_outputs SELECT * FROM job_outputs WHERE false),
-        trials AS (INSERT INTO job_trials SELECT * FROM job_trials WHERE false)
+        trials AS (INSERT INTO job_trials SELECT * FROM job_trials WHERE false),
+        notes AS (INSERT INTO job_cleanup SELECT * FROM job_cleanup WHERE false)
     INSERT INTO job_failures ({FAILURE_COLUMNS})
     VALUES ($1, NULL, NULL, '', NULL, NULL, NULL, 'unexpected', 'a probe', 1, 0, now(), NULL)"""  # noqa: S608 the same
 

@@ -37,6 +37,8 @@ _LACKING: Final = """
         ('job_failures', 'r', 'SELECT'), ('job_failures', 'r', 'INSERT'), ('job_failures', 'r', 'UPDATE'),
         ('job_trials', 'r', 'SELECT'), ('job_trials', 'r', 'INSERT'), ('job_trials', 'r', 'UPDATE'),
         ('job_trials', 'r', 'DELETE'),
+        ('job_cleanup', 'r', 'SELECT'), ('job_cleanup', 'r', 'INSERT'), ('job_cleanup', 'r', 'UPDATE'),
+        ('job_cleanup', 'r', 'DELETE'),
         ('job_record_number', 'S', 'USAGE')
     ) AS needed (name, kind, privilege)
     JOIN pg_class ON pg_class.oid = to_regclass(name)

@@ -46,7 +46,7 @@ class CleanTemp:
                 for file, use in zip(files, uses, strict=True):
                     if self._is_done(file, use, run.now) or (not use.is_wanted and self._is_older(file, empty_at)):
                         doomed.append(file)
-                    elif not use.is_wanted and self._is_older(file, run.now):
+                    elif empty_at is None and not use.is_wanted and self._is_older(file, run.now):
                         tally.skipped = _LEFT
                 await self._remove(doomed, run, tally)
 

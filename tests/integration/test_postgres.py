@@ -3,19 +3,24 @@ import json
 from collections.abc import AsyncIterator, Callable
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import pytest
 
 from consumer.adapters import migrations, postgres
+from consumer.adapters.postgres_cleanup import _USES
 from consumer.adapters.postgres_records import _FIND, _NEVER_EVENTS, PostgresRecords
 from consumer.core.errors import DependencyError, StartError
 from consumer.core.records import Cause
+from consumer.core.source_file import source_file
 from sandbox.postgres import Postgres
 from schemas.reasons import Reason
 from tests import samples
 
 pytestmark = pytest.mark.real
+
+MIGRATIONS = ["0001_outputs_and_failures.sql", "0002_trials.sql", "0003_cleanup.sql"]
 
 
 @pytest.fixture
@@ -33,7 +38,57 @@ async def records(pool: postgres.Pool) -> PostgresRecords:
 
 async def test_migrations_are_applied_once_however_many_workers_start(pool: postgres.Pool) -> None:
     applied = await asyncio.gather(*(migrations.migrate(pool) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0001_outputs_and_failures.sql", "0002_trials.sql"]]
+    assert sorted(applied) == [[], [], [], MIGRATIONS]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///t/fox.png",
+        "FILE://localhost/t/fox%20one.png",
+        "file:/t/%C3%BC%f0%9f%a6%8a/ü🦊.png",
+        "file:////t//./er/./fox.png/",
+        "file:///t/../fox.png",
+        "file:///t/.hidden/..more/a.b.",
+        "file:///t/%41%2541%",
+        "file:///t/%2e/%2Fx",
+        "file:///t/100%zz",
+        "file:///t/%0Aline",
+        "file:///t/back\\slash\\x41",
+        "file:///t/%00.png",
+        "file:///t/%ff.png",
+        "file:///",
+        "https://cdn.test/file:/fox.png",
+        "data:image/png;base64,…",
+        None,
+    ],
+)
+async def test_failures_from_before_the_cleanup_tell_their_file_too(pool: postgres.Pool, url: str | None) -> None:
+    await pool.execute(migrations._TABLE)
+    for name in MIGRATIONS[:2]:
+        await pool.execute((resources.files("consumer") / "sql" / name).read_text())
+        await pool.execute("INSERT INTO image_uploads_migrations (name) VALUES ($1)", name)
+    await pool.execute(
+        """INSERT INTO job_failures (id, "eventFingerprint", "imageUrl", reason, detail, attempts, replays, "failedAt")
+            VALUES (gen_random_uuid(), 'f', $1, 'source_gone', 'd', 1, 0, now())""",
+        url,
+    )
+    assert await migrations.migrate(pool) == MIGRATIONS[2:]
+    assert await pool.fetchval('SELECT "sourceFile" FROM job_failures') == source_file(url)
+    assert await pool.fetchval("SELECT count(*) FROM pg_proc WHERE proname LIKE 'image_uploads%'") == 0
+
+
+async def test_both_tables_tell_the_file_that_an_event_named_however_long_its_path_is(
+    pool: postgres.Pool, records: PostgresRecords
+) -> None:
+    for path in ("/t/fox one.png", "/t/" + "ü" * 4000):
+        event = samples.event(image_url=f"file://{quote(path)}")
+        failure = samples.failure(Cause.of(event), source_file=source_file(event.data.image_url))
+        output = samples.output(event, source_file=source_file(event.data.image_url))
+        assert await records.fail(failure) == failure
+        assert await records.record(output) == output
+        for table in ("job_outputs", "job_failures"):
+            assert await pool.fetchval(f'SELECT "sourceFile" FROM {table} ORDER BY number DESC LIMIT 1') == path
 
 
 @pytest.mark.parametrize("table", ["job_outputs", "job_failures"])
@@ -54,7 +109,7 @@ async def test_the_refusal_lists_exactly_the_columns_that_the_tables_get(pool: p
     await migrations.migrate(pool)
     for table in ("job_outputs", "job_failures"):
         found = [row["attname"] for row in await pool.fetch(migrations._COLUMNS_OF, table)]
-        assert migrations._columns(sql, table) == found
+        assert [*migrations._columns(sql, table), "sourceFile"] == found  # which a later file adds
 
 
 async def test_the_users_query_answers_as_written(pool: postgres.Pool, records: PostgresRecords) -> None:
@@ -182,6 +237,24 @@ async def test_looking_up_costs_index_scans_only_even_when_the_tables_are_large(
     assert text.count("Index Scan") + text.count("Bitmap Index Scan") >= 3
 
 
+async def test_asking_what_a_thousand_files_are_to_the_rows_costs_look_ups_by_hash_only(
+    pool: postgres.Pool, records: PostgresRecords
+) -> None:
+    async with pool.acquire() as connection:
+        await connection.execute("""
+            INSERT INTO job_outputs SELECT gen_random_uuid(), n, 'j', 'u', 's', n::text, 'f', 'b', n::text, 'u', 'c',
+                1, 1, 1, '1', NULL, NULL, now(), NULL, NULL, '/t/' || n FROM generate_series(1, 100000) AS n;
+            INSERT INTO job_failures SELECT gen_random_uuid(), 100000 + n, 's', n::text, 'f', 'j', 'u', NULL, 'r', 'd',
+                1, 0, now(), NULL, '/t/' || n FROM generate_series(1, 100000) AS n;
+            ANALYZE job_outputs, job_failures""")
+        paths = [f"/t/{number}" for number in range(1000)]
+        plan = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {_USES}", paths)
+    assert "Seq Scan" not in plan
+    assert plan.count('"Index Scan"') + plan.count('"Bitmap Index Scan"') == 2
+    assert "sourceFile" in plan
+    assert json.loads(plan)[0]["Execution Time"] < 1000
+
+
 async def test_a_database_that_is_away_is_a_neighbours_fault_and_comes_back_by_itself(
     private_postgres: Callable[[], Postgres],
 ) -> None:
@@ -210,9 +283,10 @@ async def test_a_probe_leaves_no_row_and_fails_where_none_could_be_written(
     pool: postgres.Pool, records: PostgresRecords
 ) -> None:
     await records.probe()
-    rows = "SELECT (SELECT count(*) FROM job_failures) + (SELECT count(*) FROM job_outputs) + count(*) FROM job_trials"
-    assert await pool.fetchval(rows) == 0
+    for table in ("job_failures", "job_outputs", "job_trials", "job_cleanup"):
+        assert await pool.fetchval(f"SELECT count(*) FROM {table}") == 0
     for trouble, mend in (
+        ("ALTER TABLE job_cleanup RENAME TO job_cleanup_away", "ALTER TABLE job_cleanup_away RENAME TO job_cleanup"),
         ("ALTER TABLE job_trials RENAME TO job_trials_away", "ALTER TABLE job_trials_away RENAME TO job_trials"),
         ("ALTER TABLE job_outputs RENAME TO job_outputs_away", "ALTER TABLE job_outputs_away RENAME TO job_outputs"),
     ):
