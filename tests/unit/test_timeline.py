@@ -54,7 +54,7 @@ EXPIRED = replace(STORED, row=replace(ROW, expires_at=LATER + timedelta(minutes=
 
 
 def known(**parts: Any) -> Known:
-    nothing = {"outputs": [], "failures": [], "letters": [], "files": {}}
+    nothing: dict[str, Any] = {"outputs": [], "failures": [], "letters": [], "files": {}}
     return Known(**{**nothing, "at": LATER + timedelta(hours=1), **parts})
 
 
