@@ -33,9 +33,9 @@ def verdict(temp_dir: Path, url: str) -> UploadError:
 
 
 @pytest.mark.parametrize(("path", "data"), [("fox%20one.png", b"fox"), ("deep/er/cat.png", b"cat")])
-@pytest.mark.parametrize("host", ["", "localhost"])
-def test_a_file_inside_is_read_and_discarded(temp_dir: Path, path: str, data: bytes, host: str) -> None:
-    source, url = FileSource(temp_dir, max_bytes=100), f"file://{host}{temp_dir}/{path}"
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "file:", "file:///", "file://localhost//"])
+def test_a_file_inside_is_read_and_discarded(temp_dir: Path, path: str, data: bytes, start: str) -> None:
+    source, url = FileSource(temp_dir, max_bytes=100), f"{start}{temp_dir}//./{path}"
     with source.open(url) as file:
         assert file.read() == data
     source.discard(url)
@@ -70,6 +70,50 @@ def test_nothing_but_a_regular_file_inside_is_read_or_deleted(temp_dir: Path, pa
 
 def test_a_path_elsewhere_is_refused(temp_dir: Path) -> None:
     assert verdict(temp_dir, "file:///etc/passwd").reason is Reason.SOURCE_FORBIDDEN
+
+
+def test_a_file_that_is_taken_for_an_event_is_young_again_and_still_tells_when_it_was_written(temp_dir: Path) -> None:
+    path = temp_dir / "deep" / "er" / "cat.png"
+    os.utime(path, ns=(0, 10**9))
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        with FileSource(temp_dir, max_bytes=100).take(path.as_uri()) as file:
+            assert file.read() == b"cat"
+    assert path.stat().st_mtime_ns == 10**9
+
+
+def test_a_file_that_is_only_looked_at_stays_as_it_is(temp_dir: Path) -> None:
+    path = temp_dir / "deep" / "er" / "cat.png"
+    before = path.stat()
+    FileSource(temp_dir, max_bytes=100).open(path.as_uri()).close()
+    assert path.stat() == before
+
+
+@pytest.mark.parametrize("rights", ["only its owner's", "nobody's"])
+def test_a_file_that_may_be_read_and_not_touched_is_taken_all_the_same(
+    temp_dir: Path, monkeypatch: pytest.MonkeyPatch, rights: str
+) -> None:
+    touched: list[object] = []
+
+    def utime(descriptor: int, **times: object) -> None:
+        touched.append(times)
+        if times or rights == "nobody's":
+            raise PermissionError
+
+    monkeypatch.setattr(os, "utime", utime)
+    with FileSource(temp_dir, max_bytes=100).take((temp_dir / "fox one.png").as_uri()) as file:
+        assert file.read() == b"fox"
+    assert len(touched) == 2
+
+
+def test_a_name_that_is_no_utf_8_is_refused_since_no_row_could_tell_of_it(temp_dir: Path) -> None:
+    path = temp_dir / os.fsdecode(b"\xff.png")
+    path.write_bytes(b"fox")
+    error = verdict(temp_dir, path.as_uri())
+    assert isinstance(error, PermanentError)
+    assert error.detail == "the URL names no path: it must be file:///… in UTF-8"
+    FileSource(temp_dir, max_bytes=100).discard(path.as_uri())
+    assert path.exists()
 
 
 def test_a_missing_file_gets_two_rungs_and_a_large_one_none(temp_dir: Path) -> None:

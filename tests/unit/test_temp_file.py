@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from producer.temp_file import place
+from schemas.environment import PART_PREFIX
 
 
 class BrokenPipe(io.BytesIO):
@@ -50,7 +51,7 @@ def test_the_mode_follows_the_umask_so_that_a_worker_can_read_it(tmp_path: Path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_an_unfinished_file_has_a_name_that_begins_with_a_dot(tmp_path: Path) -> None:
+def test_an_unfinished_file_has_a_name_that_the_cleanup_knows_and_that_begins_with_a_dot(tmp_path: Path) -> None:
     names: list[str] = []
 
     class Watched(io.BytesIO):
@@ -60,7 +61,7 @@ def test_an_unfinished_file_has_a_name_that_begins_with_a_dot(tmp_path: Path) ->
 
     place(Watched(b"pixels"), tmp_path, suffix=".png")
     assert names
-    assert all(re.fullmatch(r"\..+\.png", name) for name in names)
+    assert all(name.startswith(PART_PREFIX) and re.fullmatch(r"\..+\.png", name) for name in names)
 
 
 @pytest.mark.parametrize("content", [io.BytesIO(), BrokenPipe(b"pixels")], ids=["empty", "broken"])
