@@ -413,8 +413,11 @@ MUTANTS: Final = (
     Mutant(
         "blames the event for the database",
         _POSTGRES,
-        '        raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error',
-        "        raise ValueError(detail) from error",
+        """        detail = redact(f"PostgreSQL: {_words(error)}")
+        raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, detail) from error
+""",
+        """        raise ValueError(_words(error)) from error
+""",
         _OF_POSTGRES,
     ),
     Mutant(

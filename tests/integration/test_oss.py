@@ -1,4 +1,5 @@
 import io
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,52 @@ async def test_a_probe_puts_and_deletes_and_leaves_nothing(make: Make, server: O
     server.faults.add(Fault(Kind.DENY, method="DELETE"))
     with pytest.raises(DependencyError):
         await make().probe()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"oss_endpoint": "http://oss.test:{port}"},
+        {"oss_endpoint": "http://images.own.test:{port}", "oss_cname": True},
+    ],
+)
+async def test_many_are_listed_and_deleted_whichever_way_the_bucket_is_named(
+    make: Make, server: OssServer, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    port = URL(server.url).port
+    here = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: here)
+    store = make(
+        **{name: value.format(port=port) if isinstance(value, str) else value for name, value in change.items()}
+    )
+    await store.put(KEY, image(b"fox"), content_type="image/png", event_id="e")
+    assert [found.key for found in await store.listed("")] == [KEY]
+    assert await store.delete_many([KEY]) == {KEY}
+    assert await store.listed("") == []
+
+
+async def test_many_are_listed_and_deleted_with_a_token(tmp_path: Path, make: Make) -> None:
+    account = Credentials("key", "CANARY-secret", "CANARY/to+ken==")
+    async with OssServer(tmp_path / "sts", account, bucket="images") as server:
+        store = make(oss_endpoint=server.url, oss_session_token=account.security_token)
+        assert await store.listed("") == []
+        assert await store.delete_many([KEY]) == {KEY}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(Kind.DENY), Reason.STORAGE_REFUSED),
+        (Fault(Kind.THROTTLE), Reason.STORAGE_UNAVAILABLE),
+        (Fault(Kind.RESET), Reason.STORAGE_UNAVAILABLE),
+    ],
+)
+async def test_trouble_with_many_is_blamed_as_trouble_with_one(
+    make: Make, server: OssServer, fault: Fault, reason: Reason
+) -> None:
+    server.faults.add(fault)
+    for asked in (make().listed(""), make().delete_many([KEY])):
+        with pytest.raises(DependencyError) as caught:
+            await asked
+        assert (caught.value.dependency, caught.value.reason) == ("storage", reason)
