@@ -25,14 +25,22 @@ from consumer.adapters.image_source import ImageSources
 from consumer.adapters.inspect import PillowInspector
 from consumer.adapters.metrics import Metrics
 from consumer.adapters.oss import OssStore
+from consumer.adapters.postgres_cleanup import PostgresCleanup
 from consumer.adapters.postgres_records import PostgresRecords
 from consumer.adapters.postgres_trials import PostgresTrials
 from consumer.adapters.rabbit_consumer import RabbitConsumer
 from consumer.adapters.rabbit_publisher import RabbitPublisher
+from consumer.adapters.rabbit_schedule import RabbitSchedule
 from consumer.adapters.reading_apart import read_apart
+from consumer.adapters.temp_dir import TempDirectory
 from consumer.adapters.web import StatusServer
 from consumer.core.errors import Dependency, StalledError, StartError
+from consumer.handlers.clean_expired import CleanExpired
+from consumer.handlers.clean_temp import CleanTemp
+from consumer.handlers.clean_up import CleanUp
+from consumer.handlers.find_orphans import FindOrphans
 from consumer.handlers.store_image import StoreImage
+from consumer.runtime.cleaning import Cleaning
 from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.health import Health
 from consumer.runtime.intake import Intake
@@ -84,6 +92,8 @@ class _Parts:
     health: Health
     worker: Worker
     consumer: RabbitConsumer
+    schedule: RabbitSchedule
+    cleaning: Cleaning
 
 
 async def work(settings: WorkerSettings) -> int:
@@ -195,7 +205,32 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     health.watch("database", records.probe)
     health.watch("storage", store.probe)
     health.watch("temp_dir", partial(_probe_temp_dir, settings.temp_dir))
-    return _Parts(metrics, health, worker, consumer)
+    schedule = RabbitSchedule(
+        amqp_url, worker_id, interval_s=settings.cleanup_interval_s, retry_delays_s=settings.retry_delays_s
+    )
+    clean_up = _clean_up(settings, PostgresCleanup(pool), store, broker, schedule, metrics)
+    cleaning = Cleaning(clean_up, broker, schedule, metrics, is_scheduled=settings.cleanup_interval_s > 0)
+    return _Parts(metrics, health, worker, consumer, schedule, cleaning)
+
+
+def _clean_up(
+    settings: WorkerSettings,
+    records: PostgresCleanup,
+    store: OssStore,
+    broker: RabbitPublisher,
+    schedule: RabbitSchedule,
+    metrics: Metrics,
+) -> CleanUp:
+    directory, max_age = TempDirectory(settings.temp_dir), timedelta(seconds=settings.temp_max_age_s)
+    longest_try = timedelta(seconds=min(settings.handler_timeout_s, settings.temp_max_age_s))
+    return CleanUp(
+        {
+            "temp": CleanTemp(directory, records, schedule, max_age, longest_try),
+            "expired": CleanExpired(store, records, broker),
+            "orphans": FindOrphans(store, records, timedelta(seconds=settings.orphan_grace_s)),
+        },
+        metrics,
+    )
 
 
 def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
@@ -223,6 +258,7 @@ async def _run(parts: _Parts) -> bool:
         async with asyncio.TaskGroup() as group:
             group.create_task(parts.consumer.run())
             group.create_task(parts.health.run())
+            group.create_task(parts.schedule.run(parts.cleaning.take))
             group.create_task(_watch_loop(parts.metrics))
     except* StalledError as stalled:
         _log.error("giving up", error=str(stalled.exceptions[0]))
