@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from consumer.adapters.postgres_expiry import Whose
 from consumer.cli_options import DRY_RUN, JSON, YES, confirm, count, loaded, must_be_asked, options, told
 from consumer.operate import expire, reconcile
-from consumer.operate.display import print_json
+from consumer.operate.display import print_json, progress_and_lines
 from consumer.operate.findings import Findings
 from consumer.settings import ExpireSettings, ReconcileSettings
 
@@ -80,9 +80,10 @@ def reconcile_(*, user_id: str | None, checksums: bool, as_json: bool) -> None:
     if user_id is not None and (not user_id or "/" in user_id):
         raise click.BadParameter("a user's id is not empty and has no slash", param_hint="--user")
     settings = loaded(ReconcileSettings)
-    findings, summary = Findings.of(as_json=as_json), reconcile.Summary()
-    with told(summary, "keys compared"):
-        asyncio.run(reconcile.reconcile(settings, user_id, summary, findings.tell, checksums=checksums))
+    summary = reconcile.Summary()
+    with told(summary, "keys compared"), progress_and_lines("keys") as (show, say):
+        findings = Findings.of(say, as_json=as_json)
+        asyncio.run(reconcile.reconcile(settings, user_id, summary, findings.tell, show, checksums=checksums))
     findings.end(summary)
     raise SystemExit(summary.differences > 0)
 

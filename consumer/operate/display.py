@@ -67,11 +67,28 @@ def shown(value: object) -> Any:  # noqa: ANN401 JSON is any of its kinds
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, if that is a terminal; what the context gives says how far it is.
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; what the context gives says how far it is."""
+    with _bar(what, total) as (_, show):
+        yield show
 
-    Without a total it only counts.
-    """
+
+@contextmanager
+def progress_and_lines(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """The same where no total is known, and what puts a line on standard output, above the bar on the same screen."""
+    with _bar(what, None) as (console, show):
+
+        def say(line: str) -> None:
+            if console.is_terminal and sys.stdout.isatty():
+                console.print(Text(line), soft_wrap=True)
+            else:
+                click.echo(line)
+
+        yield show, say
+
+
+@contextmanager
+def _bar(what: str, total: int | None) -> Iterator[tuple[Console, Callable[[int], None]]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
@@ -79,7 +96,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # above the bar, if it is the same screen; else it is a file's
+        redirect_stdout=False,  # it may be a file, which is not to be seen on the screen
     ) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda completed: bar.update(task, completed=completed)
+        yield console, lambda completed: bar.update(task, completed=completed)

@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -16,7 +17,11 @@ _QUIET: Final = (State.MATCHING, *ADVICE)
 
 
 class Findings(ABC):
-    """On standard output; each is there as soon as it is told."""
+    """On standard output, by what puts lines there; each is there as soon as it is told."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._is_empty = True
 
     @abstractmethod
     def tell(self, finding: Finding) -> None:
@@ -27,23 +32,20 @@ class Findings(ABC):
         """What all has come to."""
 
     @staticmethod
-    def of(*, as_json: bool) -> "Findings":
+    def of(say: Callable[[str], None], *, as_json: bool) -> "Findings":
         """A table, or one JSON document; what is broken off is none."""
-        return FindingsDocument() if as_json else FindingsTable()
+        return FindingsDocument(say) if as_json else FindingsTable(say)
 
 
 class FindingsTable(Findings):
     """A line for each, with a summary behind them."""
 
-    def __init__(self) -> None:
-        self._is_empty = True
-
     def tell(self, finding: Finding) -> None:
         """There is a line for it, below the headings."""
         if self._is_empty:
-            click.secho(_line("what", "key", "detail"), bold=True)
+            self._say(_line("what", "key", "detail"))
         self._is_empty = False
-        click.echo(_line(finding.what, cell(finding.key), cell(finding.detail)))
+        self._say(_line(finding.what, cell(finding.key), cell(finding.detail)))
 
     def end(self, summary: Summary) -> None:
         """There are counts, and for each kind of finding what can be done about it."""
@@ -64,13 +66,12 @@ class FindingsTable(Findings):
 class FindingsDocument(Findings):
     """`{"findings": […], "summary": {…}}`, written piece by piece."""
 
-    def __init__(self) -> None:
-        self._before = '{"findings": ['
+    _start = '{"findings": ['
 
     def tell(self, finding: Finding) -> None:
         """The list has it."""
-        click.echo(f"{self._before}\n  {_json(finding)}", nl=False)
-        self._before = ","
+        self._say(f"{self._start if self._is_empty else ','} {_json(finding)}")
+        self._is_empty = False
 
     def end(self, summary: Summary) -> None:
         """The document is complete."""
@@ -81,9 +82,7 @@ class FindingsDocument(Findings):
             "counts": {state: summary.states[state] for state in State},
             "advice": {state: advice for state, advice in ADVICE.items() if summary.states[state]},
         }
-        # Nothing was found, or a comma would follow the last one.
-        start = self._before if self._before != "," else ""
-        click.echo(f'{start}\n], "summary": {_json(content)}}}')
+        click.echo(f'{self._start * self._is_empty}], "summary": {_json(content)}}}')
 
 
 def _line(what: str, key: str, detail: str) -> str:

@@ -19,7 +19,6 @@ from consumer.adapters.postgres_inventory import InventoryRow, PostgresInventory
 from consumer.core.cleanup import BATCH
 from consumer.core.object_key import is_ours
 from consumer.core.ports import ListedObject
-from consumer.operate.display import progress
 from consumer.settings import ReconcileSettings
 
 _AT_ONCE: Final = 16  # looks: a service far away takes its time, and uploads go on beside us
@@ -94,10 +93,11 @@ class Summary:
 
 
 Tell: TypeAlias = Callable[[Finding], None]
+Show: TypeAlias = Callable[[int], None]
 
 
 async def reconcile(
-    settings: ReconcileSettings, user_id: str | None, summary: Summary, tell: Tell, *, checksums: bool
+    settings: ReconcileSettings, user_id: str | None, summary: Summary, tell: Tell, show: Show, *, checksums: bool
 ) -> None:
     """Every object and row, of the user if one is named, was compared, and what differs was told.
 
@@ -111,8 +111,7 @@ async def reconcile(
         async with PostgresInventory.opened(settings.database_url.get_secret_value(), store.bucket) as rows:
             grace = timedelta(seconds=settings.orphan_grace_s)
             comparison = Comparison(store, rows, grace, summary, checksums=checksums)
-            with progress("keys", None) as show:
-                await comparison.of(prefix, tell, show)
+            await comparison.of(prefix, tell, show)
     finally:
         await store.close()
 
@@ -171,7 +170,7 @@ class Comparison:
         self._summary = summary
         self._checksums = checksums
 
-    async def of(self, prefix: str, tell: Tell, show: Callable[[int], None]) -> None:
+    async def of(self, prefix: str, tell: Tell, show: Show) -> None:
         """Everything under the prefix was compared; findings are told in the order of their keys, as they are made."""
         looks: deque[asyncio.Task[Finding | State]] = deque()
 

@@ -1,12 +1,14 @@
 """What operators type: dead letters replayed and discarded, events announced again, jobs traced."""
 
 import asyncio
+import io
 import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,13 +16,15 @@ import aio_pika
 import asyncpg
 import pytest
 import pytest_asyncio
+from fastcrc import crc64
+from rich.filesize import decimal
 
 from consumer.adapters import migrations, postgres
 from consumer.adapters.oss import OssStore
 from consumer.adapters.postgres_records import PostgresRecords
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.core.errors import BrokerError
-from consumer.core.ports import Delivery
+from consumer.core.ports import Delivery, Image
 from consumer.core.records import Cause
 from consumer.operate.choice import Choice
 from consumer.operate.dead_letters import Order, Replay, Tally, work_off
@@ -332,9 +336,10 @@ def test_who_is_away_is_told_in_one_sentence_at_once_and_no_password_is(operator
         said = operator.types(*words, **away)
         assert (said.code, said.out) == (1, "")
         assert "RabbitMQ at 127.0.0.1:" in said.err
-    said = operator.types("republish", **away)
-    assert (said.code, said.out) == (1, "")
-    assert "PostgreSQL at 127.0.0.1:" in said.err
+    for line in ("republish", "expire --job x --yes", "reconcile"):
+        said = operator.types(*line.split(), **away)
+        assert (said.code, said.out) == (1, "")
+        assert "PostgreSQL at 127.0.0.1:" in said.err
     assert operator.types("dead", "list", "--since", "soon").code == 2
     assert operator.types("dead", "list", "--reason", "bad_luck").code == 2
     assert operator.types("dead", "replay", "--rate", "0").code == 2
@@ -353,6 +358,9 @@ async def test_each_command_wants_no_more_settings_than_it_uses(
     assert with_only("AMQP_URL", "TEMP_DIR").types("dead", "discard", "--yes").code == 0
     both = with_only("AMQP_URL", "DATABASE_URL")
     assert both.types("republish").code == 0
+    assert with_only("DATABASE_URL").types("expire", "--job", "x", "--yes").code == 1  # there is none
+    oss = [name for name in operator.settings if name.startswith("OSS_")]
+    assert with_only("DATABASE_URL", *oss).types("reconcile").code == 0
     said = both.types("trace", "x")
     assert said.code == 2
     assert "set OSS_BUCKET, OSS_REGION, OSS_ACCESS_KEY, OSS_SECRET" in said.err
@@ -402,8 +410,127 @@ def terminal() -> Iterator[tuple[int, Path]]:
         os.close(slave)
 
 
+async def test_what_was_stored_is_reconciled_expired_on_request_and_traced(
+    operator: Operator, worker: WorkerProcess, wire: Wire, database: Database, image_host: ImageHost, png: bytes
+) -> None:
+    url = image_host.give("fox.png", png)
+    for number in range(3):
+        await wire.publish(published := event(url, f"job-{number}", user_id=f"user-{number % 2}"))
+        await wire.completion(published)
+    assert await asyncio.to_thread(worker.stop) == 0
+    said = operator.types("reconcile", "--checksums")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("with 3 rows\nmatching: 3\nnothing differs\n")
+
+    refused = operator.types("expire", "--user", "user-0")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--yes" in refused.err
+    size = 2 * len(png)
+    rehearsed = operator.types("expire", "--user", "user-0", "--dry-run", "--json").json
+    assert rehearsed == {"expired": 2, "bytes": size, "expiresAt": None, "dryRun": True}
+    assert await database.fetchval('SELECT count("expiresAt") FROM job_outputs') == 0
+    said = operator.types("expire", "--user", "user-0", "--yes")
+    assert said.code == 0
+    assert said.out.startswith(f"expired: 2 outputs, {decimal(size)}\n")
+    assert "`image-uploads-producer cleanup --task expired --wait` does so now" in said.out
+    rows = await database.fetch("""SELECT "userId" FROM job_outputs WHERE "expiresAt" <= now()""")
+    assert [row["userId"] for row in rows] == ["user-0"] * 2
+    again = operator.types("expire", "--user", "user-0", "--yes")
+    assert (again.code, again.out) == (1, "")
+    assert "no output of user user-0 is there that is not expired or deleted already" in again.err
+
+    traced = operator.types("trace", "job-0", "--json").json
+    assert "expired" in [entry["what"] for entry in traced["timeline"]]
+    assert traced["contradictions"] == []
+    said = operator.types("reconcile", "--json")
+    assert said.code == 0
+    assert said.json["findings"] == []
+    counts = said.json["summary"]["counts"]
+    assert (counts["matching"], counts["expired"]) == (1, 2)
+
+    one = await database.fetchrow("""SELECT id, "sizeBytes" FROM job_outputs WHERE "jobId" = 'job-1'""")
+    assert one
+    said = operator.types("expire", "--output", str(one["id"]), "--yes", "--json")
+    assert (said.json["expired"], said.json["bytes"]) == (1, one["sizeBytes"])
+    assert datetime.fromisoformat(said.json["expiresAt"]).tzinfo is not None
+
+
+async def test_what_differs_is_told_with_what_can_be_done_about_it_and_fails_the_command(
+    operator: Operator, oss: WatchedOss, records: PostgresRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"users/{user}/jobs/j/image-1-1f3a9c02d4e5b677.png" for user in ("a", "a:b", "b")]
+    for key in keys[:2]:
+        await records.record(samples.output(samples.event(), oss_key=key, oss_bucket=oss.bucket))
+    for name, value in operator.settings.items():
+        monkeypatch.setenv(name, value)
+    store = OssStore(load(OssSettings), timeout_s=10)
+    await store.put(keys[2], Image(io.BytesIO(b"fox"), 3, crc64.xz(b"fox")), content_type="image/png", event_id="e")
+    await store.close()
+
+    said = operator.types("reconcile", "--json", ORPHAN_GRACE_S="0")
+    assert said.code == 1
+    expected = [("row without object", keys[0]), ("row without object", keys[1]), ("object without row", keys[2])]
+    assert [(finding["what"], finding["key"]) for finding in said.json["findings"]] == expected
+    assert set(said.json["summary"]["advice"]) == {"row without object", "object without row"}
+    said = operator.types("reconcile", "--user", "a:b")
+    assert said.code == 1
+    assert keys[1] in said.out
+    assert keys[0] not in said.out
+    assert "row without object: 1 (announcing again does not help" in said.out
+    said = operator.types("reconcile")
+    assert "too young to tell: 1" in said.out
+    with terminal() as (keyboard, path):
+        process = operator.begin("reconcile", terminal=path)
+        await asyncio.to_thread(process.join, _TIMEOUT_S)
+        screen = os.read(keyboard, 65_536).decode()
+    assert process.exitcode == 1
+    assert f"row without object          {keys[0]} " in screen
+    assert "keys " in screen.partition("row without object")[0]  # the bar's
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("y", 0)])
+async def test_on_a_terminal_the_operator_is_asked_before_anything_expires(
+    operator: Operator, records: PostgresRecords, database: Database, answer: str, left: int
+) -> None:
+    await records.record(samples.output(samples.event(job_id="job-1"), size_bytes=3_400_000))
+    with terminal() as (keyboard, path):
+        process = operator.begin("expire", "--job", "job-1", terminal=path)
+        os.write(keyboard, f"{answer}\n".encode())
+        await asyncio.to_thread(process.join, _TIMEOUT_S)
+        assert process.exitcode == (0 if answer == "y" else 1)
+        screen = os.read(keyboard, 65_536).decode()
+    assert "expire 1 output, 3.4 MB, of job job-1? [y/N]" in screen
+    assert ("expired: 1 output" in screen) is (answer == "y")
+    assert await database.fetchval("""SELECT count(*) FROM job_outputs WHERE "expiresAt" IS NULL""") == left
+
+
+async def test_ctrl_c_ends_an_expiry_that_has_to_wait_and_it_says_how_far_it_came(
+    operator: Operator, records: PostgresRecords, database: Database
+) -> None:
+    await records.record(samples.output(samples.event(job_id="job-1")))
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with database.transaction():
+        await database.execute("SELECT * FROM job_outputs FOR UPDATE")
+        process = operator.begin("expire", "--job", "job-1", "--yes")
+        async with asyncio.timeout(_TIMEOUT_S):
+            while not await database.fetchval(waiting):  # noqa: ASYNC110 the server tells nobody
+                await asyncio.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        said = await asyncio.to_thread(operator.end, process)
+    assert (said.code, said.out) == (130, "")
+    assert said.err.strip() == "expired before it was broken off: 0"
+    assert operator.types("expire", "--job", "job-1", "--yes", "--json").json["expired"] == 1
+
+
+def test_what_is_to_expire_is_named_once(operator: Operator) -> None:
+    for words in ((), ("--user", "a", "--job", "b"), ("--output", "no-uuid")):
+        assert operator.types("expire", *words, "--yes").code == 2
+    assert operator.types("reconcile", "--user", "a/jobs").code == 2
+
+
 def test_help_has_an_example_for_each_command(operator: Operator) -> None:
-    commands = (("dead", "list"), ("dead", "show"), ("dead", "replay"), ("dead", "discard"), ("republish",), ("trace",))
+    of_letters = (("dead", "list"), ("dead", "show"), ("dead", "replay"), ("dead", "discard"))
+    commands = (*of_letters, ("republish",), ("trace",), ("expire",), ("reconcile",))
     for words in commands:
         said = operator.types(*words, "--help")
         assert said.code == 0

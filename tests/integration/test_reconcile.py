@@ -60,6 +60,10 @@ class Reconciled:
         return [(finding.what, finding.key) for finding in self.findings]
 
 
+def _unseen(_done: int) -> None:
+    """Nobody looks at a bar."""
+
+
 class World:
     """A bucket and a table, and somebody who compares them."""
 
@@ -104,7 +108,7 @@ class World:
         """What differs."""
         came = Reconciled()
         tell = came.findings.append
-        await reconcile(self.settings, user_id, came.summary, tell, checksums=checksums)
+        await reconcile(self.settings, user_id, came.summary, tell, _unseen, checksums=checksums)
         return came
 
 
@@ -276,6 +280,22 @@ async def test_an_object_that_goes_while_it_is_looked_at_is_no_finding(
     assert came.summary.states == {State.DELETED: 1}
 
 
+async def test_an_upload_that_is_cleaned_up_between_the_looks_at_its_row_and_its_object_is_no_finding(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Meanwhile(monkeypatch, lambda: world.both(key(1)))
+    row = PostgresInventory.row
+
+    async def early(inventory: PostgresInventory, name: str) -> Any:
+        found = await row(inventory, name)
+        await world.expire(name)
+        await world.store.delete(name)
+        return found
+
+    monkeypatch.setattr(PostgresInventory, "row", early)
+    assert (await world.reconciled()).told == []
+
+
 async def test_an_orphan_that_gets_its_row_is_no_finding(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.put(key(1))
     head = OssStore.head
@@ -294,7 +314,7 @@ async def test_a_store_that_fails_ends_it_with_its_own_words_and_the_summary_say
     world.server.faults.add(Fault(Kind.DENY, method="HEAD", key_prefix=key(2)))
     came = Reconciled()
     with pytest.raises(UploadError, match="OSS answered 403"):
-        await reconcile(world.settings, None, came.summary, came.findings.append, checksums=True)
+        await reconcile(world.settings, None, came.summary, came.findings.append, _unseen, checksums=True)
     assert came.summary.objects >= 2
     assert came.summary.done < 3
 

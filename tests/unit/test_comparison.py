@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +92,7 @@ def test_an_object_with_a_name_that_is_not_ours_is_nobodys_orphan(key: str) -> N
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_document_is_json_however_many_findings_it_has(capsys: pytest.CaptureFixture[str], count: int) -> None:
-    findings, summary = Findings.of(as_json=True), Summary(objects=count)
+    findings, summary = Findings.of(click.echo, as_json=True), Summary(objects=count)
     for _ in range(count):
         summary.states[State.LOST] += 1
         findings.tell(Finding(State.LOST, KEY, 'row: "3" bytes', UUID(int=1), None, 3))
@@ -104,7 +105,7 @@ def test_the_document_is_json_however_many_findings_it_has(capsys: pytest.Captur
 
 
 def test_the_table_says_what_can_be_done_about_each_kind_of_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    findings, summary = Findings.of(as_json=False), Summary()
+    findings, summary = Findings.of(click.echo, as_json=False), Summary()
     for state in ADVICE:
         summary.states[state] += 1
         findings.tell(Finding(state, KEY, "detail", None, None, None))
@@ -116,5 +117,5 @@ def test_the_table_says_what_can_be_done_about_each_kind_of_finding(capsys: pyte
         assert any(line.startswith(state) and KEY in line and line.endswith("detail") for line in out.splitlines())
     assert "too young to tell: 2" in out
     assert "nothing differs" not in out
-    Findings.of(as_json=False).end(Summary())
+    Findings.of(click.echo, as_json=False).end(Summary())
     assert "nothing differs" in capsys.readouterr().out
