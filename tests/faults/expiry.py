@@ -83,9 +83,10 @@ class _Estate:
     async def fill(self) -> None:
         """Each of them has its row and its object."""
         values = (_USER, self._oss.bucket, len(_CONTENT), self._due, self._total)
-        rows = await self._database.fetch(_FILL, *values, timeout=_FILL_TIMEOUT_S)
+        async with self._database.transaction():
+            rows = await self._database.fetch(_FILL, *values, timeout=_FILL_TIMEOUT_S)
+            await self._oss.fill([row["ossKey"] for row in rows], _CONTENT)
         await self._database.execute("ANALYZE job_outputs")
-        await self._oss.fill([row["ossKey"] for row in rows], _CONTENT)
 
     async def left(self) -> int:
         """How many are due and not marked deleted."""
@@ -104,7 +105,7 @@ class _Estate:
         verdict.check("not due and deleted", [name for name, row in kept.items() if row["ossKey"] not in objects])
         verdict.check("not due and announced", heard.keys() - due.keys())
         verdict.check("due and not marked", [name for name, row in due.items() if not row["deletedAt"]])
-        verdict.check("marked and not deleted", [row["ossKey"] for row in due.values() if row["ossKey"] in objects])
+        verdict.check("due and not deleted", [row["ossKey"] for row in due.values() if row["ossKey"] in objects])
         verdict.check("due and not announced", due.keys() - heard.keys())
         verdict.check("expired under several ids", [name for name, ids in heard.items() if len(set(ids)) > 1])
 
@@ -115,14 +116,13 @@ class _Removal:
     def __init__(self, world: World, estate: _Estate) -> None:
         self._world = world
         self._estate = estate
-        self._worker = world.start_worker()
         self._random = Random(1)
         self.calm_since = datetime.now(UTC)
         self.figures: dict[str, float] = {"kills": 0, "peak of a worker in MB": 0}
 
     async def through_kills(self, kills: int) -> None:
         """So many workers were killed while they removed what is due, or nothing is left."""
-        began = time.monotonic()
+        self._worker, began = self._world.start_worker(), time.monotonic()
         for _ in range(kills):
             if not await self._removes():
                 break
