@@ -35,8 +35,8 @@ Examples:
 def expire_(*, dry_run: bool, yes: bool, as_json: bool, **of: str | UUID | None) -> None:
     """Let the time of outputs come now: readers hide them at once, and the next cleanup deletes their objects.
 
-    Of what is meant it does not reach events that still wait, prompt and metadata, which stay in the row, and copies
-    in the caches of a CDN. What is broken off can be run again.
+    It does not reach events that still wait to be stored, prompt and metadata, which stay in the row, nor copies in
+    the caches of a CDN. What is broken off can be run again.
     """
     if len(named := {name: value for name, value in of.items() if value is not None}) != 1:
         raise click.UsageError("name exactly one of --user, --job and --output")
@@ -55,8 +55,10 @@ def expire_(*, dry_run: bool, yes: bool, as_json: bool, **of: str | UUID | None)
         raise click.ClickException(f"no output {whose} is there that is not expired or deleted already")
     if as_json:
         print_json({"expired": tally.done, "bytes": tally.size_bytes, "expiresAt": tally.at, "dryRun": dry_run})
+    elif dry_run:
+        click.echo(f"would be expired: {_outputs(tally.done, tally.size_bytes)}")
     else:
-        click.echo(f"{'would be expired' if dry_run else 'expired'}: {_outputs(tally.done, tally.size_bytes)}")
+        click.echo(f"expired: {_outputs(tally.done, tally.size_bytes)}")
         click.echo(_NEXT)
 
 
@@ -85,7 +87,7 @@ def reconcile_(*, user_id: str | None, checksums: bool, as_json: bool) -> None:
         findings = Findings.of(say, as_json=as_json)
         asyncio.run(reconcile.reconcile(settings, user_id, summary, findings.tell, show, checksums=checksums))
     findings.end(summary)
-    raise SystemExit(summary.differences > 0)
+    raise SystemExit(int(summary.differences > 0))
 
 
 def _confirm(settings: ExpireSettings, whose: Whose) -> None:

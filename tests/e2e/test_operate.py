@@ -428,6 +428,7 @@ async def test_what_was_stored_is_reconciled_expired_on_request_and_traced(
     size = 2 * len(png)
     rehearsed = operator.types("expire", "--user", "user-0", "--dry-run", "--json").json
     assert rehearsed == {"expired": 2, "bytes": size, "expiresAt": None, "dryRun": True}
+    assert operator.types("expire", "--job", "job-1", "--dry-run").out.startswith("would be expired: 1 output, ")
     assert await database.fetchval('SELECT count("expiresAt") FROM job_outputs') == 0
     said = operator.types("expire", "--user", "user-0", "--yes")
     assert said.code == 0
