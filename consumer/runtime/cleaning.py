@@ -54,6 +54,7 @@ class Cleaning:
             _log.error("a request for a cleanup is refused", error=redact(problems))
             self.meter.cleanup_ended("refused")
             return None
+        _log.info("cleanup begins", event_id=request.id, source=request.source)
         completed = await self.clean_up(request)
         while True:
             try:
