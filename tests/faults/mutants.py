@@ -32,6 +32,8 @@ _PUBLISHER: Final = "consumer/adapters/rabbit_publisher.py"
 _RECORDS: Final = "consumer/adapters/postgres_records.py"
 _POSTGRES: Final = "consumer/adapters/postgres.py"
 _EXPIRED: Final = "consumer/handlers/clean_expired.py"
+_TEMP: Final = "consumer/handlers/clean_temp.py"
+_TEMP_DIR: Final = "consumer/adapters/temp_dir.py"
 _CLEANUP_ROWS: Final = "consumer/adapters/postgres_cleanup.py"
 _OSS: Final = "consumer/adapters/oss.py"
 _SQL: Final = "consumer/sql/0001_outputs_and_failures.sql"
@@ -48,6 +50,8 @@ _OF_RECORDS: Final = "tests/contract/test_records.py"
 _OF_POSTGRES: Final = "tests/integration/test_postgres.py"
 _OF_TOPOLOGY: Final = "tests/unit/test_topology.py"
 _OF_EXPIRED: Final = "tests/unit/test_clean_expired.py"
+_OF_TEMP: Final = "tests/unit/test_clean_temp.py"
+_OF_TEMP_DIR: Final = "tests/integration/test_temp_dir.py"
 _OF_CLEANUP_ROWS: Final = "tests/contract/test_cleanup_records.py"
 _OF_STORE: Final = "tests/contract/test_object_store.py"
 
@@ -593,6 +597,66 @@ MUTANTS: Final = (
         " and found.modified_at <= run.now - self.grace]",
         "]",
         "tests/unit/test_find_orphans.py",
+    ),
+    Mutant(
+        "is content with one look at an empty backlog",
+        _TEMP,
+        """            await self._leave_note(run.now.isoformat() if is_empty else None, run)
+            return None
+""",
+        """            await self._leave_note(run.now.isoformat() if is_empty else None, run)
+            return run.now if is_empty else None
+""",
+        _OF_TEMP,
+    ),
+    Mutant(
+        "looks twice while the same event is in work",
+        _TEMP,
+        "        if seen_at > run.now - self.longest_try:",
+        "        if seen_at > run.now:",
+        _OF_TEMP,
+    ),
+    Mutant(
+        "does not mind what waits",
+        _TEMP,
+        "        if seen_at is None or not is_empty:",
+        "        if seen_at is None:",
+        _OF_TEMP,
+    ),
+    Mutant(
+        "removes what the replay of a failure will ask for",
+        _TEMP,
+        "(not use.is_wanted and self._is_older(file, empty_at))",
+        "self._is_older(file, empty_at)",
+        _OF_TEMP,
+    ),
+    Mutant(
+        "takes a failure that is unresolved for a resolved one",
+        _CLEANUP_ROWS,
+        """"sourceFile" = file.path AND "resolvedAt" IS NULL""",
+        """"sourceFile" = file.path AND "resolvedAt" IS NOT NULL""",
+        _OF_CLEANUP_ROWS,
+    ),
+    Mutant(
+        "removes a file that has changed since it was found",
+        _TEMP_DIR,
+        "not stat.S_ISREG(status.st_mode) or _told(file.path, status) != file:",
+        "not stat.S_ISREG(status.st_mode):",
+        _OF_TEMP_DIR,
+    ),
+    Mutant(
+        "follows a link out of TEMP_DIR",
+        _TEMP_DIR,
+        "os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW",
+        "os.O_RDONLY | os.O_DIRECTORY",
+        _OF_TEMP_DIR,
+    ),
+    Mutant(
+        "takes what a link leads to for a file of TEMP_DIR",
+        _TEMP_DIR,
+        "entry.stat(follow_symlinks=False)",
+        "entry.stat(follow_symlinks=True)",
+        _OF_TEMP_DIR,
     ),
 )
 
