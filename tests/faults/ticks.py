@@ -7,6 +7,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
+from tests.e2e.product_process import WorkerProcess
 from tests.faults.campaign import campaign
 from tests.faults.ledger import Verdict
 from tests.faults.services import Services
@@ -16,33 +17,47 @@ _INTERVAL: Final = timedelta(seconds=1)
 _LEAST: Final = 0.9 * _INTERVAL
 _MOST: Final = 2 * _INTERVAL
 _UPLOADS_PER_S: Final = 5
+_SLOW_STORE_S: Final = 0.1  # so that a run lasts long enough to be killed in
+_BEGINS: Final = "cleanup begins"
+_LOOK_EVERY_S: Final = 0.01
 _SHARE_OF_LEAST: Final = 0.75  # of one tick a second: a tick is armed when the one before has been worked off
 
 
 @campaign(seconds=10, workers=3, kills=3)
 async def ticks(services: Services, *, seconds: int = 60, workers: int = 5, kills: int = 15) -> Verdict:
-    """Workers are killed at random times and replaced; the ticks come as if nothing were the matter."""
+    """Workers are killed at random times, and in the middle of runs; the ticks come as if nothing were the matter."""
     random = Random(1)
     async with World.opened(services, CLEANUP_INTERVAL_S=f"{_INTERVAL.seconds}") as world:
+        world.to_storage.to_client.latency_s = _SLOW_STORE_S
         running = [world.start_worker() for _ in range(workers)]
         for worker in running:
             await world.attached(worker)
         async with world.load(per_s=_UPLOADS_PER_S):
             began = time.time()
-            for moment in sorted(random.uniform(0, seconds) for _ in range(kills)):
+            for turn, moment in enumerate(sorted(random.uniform(0, seconds - 3) for _ in range(kills))):
                 await asyncio.sleep(max(0, began + moment - time.time()))
-                number = random.randrange(workers)
-                running[number].kill()
-                running[number] = world.start_worker()
+                victim = await _next_to_run(running) if turn % 2 else random.choice(running)
+                victim.kill()
+                running[running.index(victim)] = world.start_worker()
             await asyncio.sleep(max(0, began + seconds - time.time()))
             ended = time.time()
         verdict = await world.finish()
         return _compare(verdict, _begun(world, began, ended), seconds)
 
 
+async def _next_to_run(workers: list[WorkerProcess]) -> WorkerProcess:
+    """The worker that begins the next run."""
+    before = {worker: len(worker.lines(_BEGINS)) for worker in workers}
+    while True:
+        for worker in workers:
+            if len(worker.lines(_BEGINS)) > before[worker]:
+                return worker
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
 def _begun(world: World, began: float, ended: float) -> list[tuple[datetime, str]]:
     """When each run began, with the id of its tick, in that order."""
-    lines = [line for worker in world.workers for line in worker.lines("cleanup begins")]
+    lines = [line for worker in world.workers for line in worker.lines(_BEGINS)]
     runs = sorted((datetime.fromisoformat(line["timestamp"]), str(line["event_id"])) for line in lines)
     return [(at, name) for at, name in runs if began <= at.timestamp() <= ended]
 
