@@ -20,8 +20,8 @@ _MEANT: Final = f"""
 _NOW: Final = "SELECT clock_timestamp(), coalesce(max(number), 0) FROM job_outputs"
 _SUM: Final = f"""
     SELECT count(*), coalesce(sum("sizeBytes"), 0)::bigint FROM job_outputs WHERE {_MEANT}"""  # noqa: S608 constants
-# The rows are locked in the order in which the cleanup locks them. A page begins behind the last one, or each would read
-# past all that were done before it.
+# The rows are locked in the order in which the cleanup locks them. A page begins behind the last one, or each would
+# read past all that were done before it.
 _EXPIRE: Final = f"""
     WITH page AS (
         SELECT id, number FROM job_outputs WHERE {_MEANT} AND number > $6 ORDER BY number LIMIT $7
