@@ -1,5 +1,6 @@
 """One suite for the port `ImageSource`: the fake, and the sources by scheme."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -43,6 +44,15 @@ async def files(tmp_path: Path) -> AsyncIterator[Place]:
     )
     yield Place(source, place, f"file://{tmp_path}/gone.png")
     await http.close()
+
+
+async def test_a_file_that_was_opened_for_an_event_is_young_to_the_cleanup(files: Place, tmp_path: Path) -> None:
+    url, path = files.place(b"fox"), tmp_path / "fox.png"
+    before = path.stat().st_ctime_ns
+    async with asyncio.timeout(10):
+        while path.stat().st_ctime_ns == before:
+            async with files.source.open(url):
+                pass
 
 
 @pytest.fixture(params=["fake", "files"])
