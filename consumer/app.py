@@ -49,7 +49,7 @@ from consumer.runtime.trial import Trial
 from consumer.runtime.turns import Turns
 from consumer.runtime.worker import Worker
 from consumer.settings import DeclareSettings, WorkerSettings
-from schemas.environment import DatabaseSettings
+from schemas.environment import PART_PREFIX, DatabaseSettings
 
 _LAG_INTERVAL_S: Final = 1.0
 _FAILED: Final = 1
@@ -222,7 +222,7 @@ def _clean_up(
     metrics: Metrics,
 ) -> CleanUp:
     directory, max_age = TempDirectory(settings.temp_dir), timedelta(seconds=settings.temp_max_age_s)
-    longest_try = timedelta(seconds=min(settings.handler_timeout_s, settings.temp_max_age_s))
+    longest_try = timedelta(seconds=settings.handler_timeout_s)
     return CleanUp(
         {
             "temp": CleanTemp(directory, records, schedule, max_age, longest_try),
@@ -275,4 +275,4 @@ async def _watch_loop(metrics: Metrics) -> None:
 
 async def _probe_temp_dir(directory: Path) -> None:
     # In a thread: a mount that hangs must not take the event loop along.
-    (await asyncio.to_thread(TemporaryFile, dir=directory)).close()
+    (await asyncio.to_thread(TemporaryFile, prefix=PART_PREFIX, dir=directory)).close()
