@@ -15,13 +15,20 @@ from rich.console import Console
 
 from producer.api.messages import MAX_PASSWORD_CHARS
 from producer.api.users import UsersFile
+from producer.cli_cleanup import cleanup
 from producer.connection import BrokerError
-from producer.outcome import NoOutcomeError, OnDelayed, Outcome, Outcomes
+from producer.outcome import OnDelayed, Outcome, Outcomes, within
 from producer.publisher import Publisher, image_generated
 from producer.settings import ApiSettings, PublishSettings, UsersSettings
 from producer.temp_file import place
 from schemas.environment import load
-from schemas.events import ImageGenerated, ImageUploadCompleted, ImageUploadDelayed, ImageUploadFailed
+from schemas.events import (
+    ImageGenerated,
+    ImageOutputExpired,
+    ImageUploadCompleted,
+    ImageUploadDelayed,
+    ImageUploadFailed,
+)
 
 _DEFAULT_WAIT_S: Final = 300
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -47,10 +54,13 @@ class _JsonObject(click.ParamType[dict[str, Any]]):
     epilog="Example: image-uploads-producer publish fox.png --user test@factory-buy.com --wait",
 )
 def cli() -> None:
-    """Announce images to the image-uploads worker.
+    """Announce images to the image-uploads worker, and ask it for a cleanup.
 
     AMQP_URL names RabbitMQ; a .env file in the working directory is read.
     """
+
+
+cli.add_command(cleanup)
 
 
 @cli.command(
@@ -177,16 +187,7 @@ async def _publish(event: ImageGenerated, amqp_url: str, wait_s: float | None) -
             async with Outcomes(amqp_url, on_delayed=show_delay) as outcomes:
                 with outcomes.of(event) as outcome:
                     await publisher.publish_event(event)
-                    return await _within(wait_s, event, outcome)
-
-
-async def _within(wait_s: float, event: ImageGenerated, outcome: asyncio.Future[Outcome]) -> Outcome:
-    try:
-        async with asyncio.timeout(wait_s):
-            return await outcome
-    except TimeoutError:
-        message = f"event {event.id} is published, but had no outcome within {wait_s:g} s; a worker may still finish it"
-        raise NoOutcomeError(message) from None
+                    return await within(wait_s, event, outcome)
 
 
 @contextmanager
@@ -251,6 +252,10 @@ def _print(event: ImageGenerated, outcome: Outcome | None) -> None:
             click.echo(outcome.data.image_url)
         case ImageUploadFailed():
             raise click.ClickException(f"{outcome.data.reason}: {outcome.data.detail}")
+        case ImageOutputExpired():
+            raise click.ClickException(
+                f"the output of this event expired at {outcome.data.expired_at:%Y-%m-%dT%H:%M:%SZ}"
+            )
 
 
 def _print_json(event: ImageGenerated, outcome: Outcome | None) -> None:
@@ -261,5 +266,5 @@ def _print_json(event: ImageGenerated, outcome: Outcome | None) -> None:
         "outcome": outcome and outcome.model_dump(mode="json", by_alias=True, include={"type", "data"}),
     }
     click.echo(json.dumps(result, indent=2))
-    if isinstance(outcome, ImageUploadFailed):
+    if isinstance(outcome, ImageUploadFailed | ImageOutputExpired):
         raise click.exceptions.Exit(1)

@@ -36,6 +36,10 @@ class PublishError(BrokerError):
         self.broker_may_have_it = broker_may_have_it
 
 
+class RefusedError(PublishError):
+    """A queue that should have taken the event is full, or has failed."""
+
+
 def image_generated(  # noqa: PLR0913 the fields of an event are what they are
     *,
     image_url: str,
@@ -177,7 +181,8 @@ class Publisher:
                 problem, in_doubt = f"no queue is bound to {EXCHANGE} for {event.TYPE}: {HOW_TO_DECLARE}", False
             case exceptions.DeliveryError():
                 # Of several queues one may have taken it, and a crashing queue may find it again.
-                problem, in_doubt = "RabbitMQ refused it: a queue is full or failed", True
+                problem = "RabbitMQ refused it: a queue is full or failed"
+                return RefusedError(event.id, problem, broker_may_have_it=True)
             case TimeoutError():
                 problem, in_doubt = f"RabbitMQ did not confirm it within {self._timeout_s:g} s", True
             case exceptions.ChannelClosed():

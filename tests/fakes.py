@@ -13,7 +13,7 @@ from fastcrc import crc64
 
 from consumer.core.cleanup import BATCH, Place
 from consumer.core.errors import BrokerError, PermanentError, TransientError
-from consumer.core.ports import Delivery, FileUse, Format, FoundFile, Image, ListedObject, Removal
+from consumer.core.ports import CleanupOutcome, Delivery, FileUse, Format, FoundFile, Image, ListedObject, Removal
 from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.events import CleanupTask, CloudEvent
 from schemas.reasons import Reason
@@ -304,3 +304,33 @@ class FakeBroker:
         if self.known is not None and queue not in self.known:
             raise BrokerError(f"no queue {queue}")
         self.queues.setdefault(queue, []).append((delivery.body, dict(headers)))
+
+
+@dataclass(eq=False)
+class FakeCleanupDelivery:
+    body: bytes = b""
+    journal: Journal = field(default_factory=Journal)
+    is_tick: bool = True
+
+    async def ack(self) -> None:
+        self.journal.step("ack")
+
+
+class FakeSchedule:
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal()
+
+    async def arm(self) -> None:
+        self.journal.step("arm")
+
+
+class FakeCleanupMeter:
+    def __init__(self) -> None:
+        self.removed: dict[CleanupTask, tuple[int, int]] = {}
+        self.ended: list[CleanupOutcome] = []
+
+    def cleaned(self, task: CleanupTask, count: int, size_bytes: int) -> None:
+        self.removed[task] = (count, size_bytes)
+
+    def cleanup_ended(self, outcome: CleanupOutcome) -> None:
+        self.ended.append(outcome)

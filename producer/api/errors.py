@@ -63,6 +63,11 @@ def failed(reason: Reason, detail: str) -> ApiError:
     return ApiError(STATUS_OF.get(reason, HTTPStatus.UNPROCESSABLE_ENTITY), reason, for_users(reason, detail))
 
 
+def expired() -> ApiError:
+    """The answer for an image that was stored once, and whose time is over."""
+    return ApiError(HTTPStatus.GONE, "expired", "the image has expired and is no longer there")
+
+
 def for_users(reason: Reason, detail: str) -> str:
     """The detail of a failure, unless it speaks of our network, which is the operator's business."""
     return "the image may not be fetched from there" if reason is Reason.SOURCE_FORBIDDEN else detail

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from producer.api.delays import Delays
-from producer.api.errors import ApiError, failed
+from producer.api.errors import ApiError, expired, failed
 from producer.api.job_id import is_job_id, is_of, new_job_id
 from producer.api.messages import Delayed, Failed, GenerateImage, Job, Pending, Stored, StoredImage
 from producer.api.repeatable import Repeatable
@@ -17,7 +17,7 @@ from producer.api.rows import Rows
 from producer.connection import BrokerError
 from producer.outcome import NoOutcomeError, Outcome, Outcomes
 from producer.publisher import Publisher, PublishError, image_generated
-from schemas.events import MAX_BODY_BYTES, ImageGenerated, ImageUploadCompleted
+from schemas.events import MAX_BODY_BYTES, ImageGenerated, ImageOutputExpired, ImageUploadCompleted
 from schemas.reasons import Reason
 
 SOURCE: Final = "/image-uploads/api"
@@ -88,7 +88,8 @@ class Jobs:
         """The broker has the event of the user's image; what has become of it when the wait is over.
 
         Raises:
-            ApiError: The event failed, or is not published; the latter's sentence says whether that is certain.
+            ApiError: The event failed, or its image is stored no more, or it is not published; the last one's sentence
+                says whether that is certain.
         """
         event = self._event(user_id, request, idempotency_key)
         job_id = event.data.job_id
@@ -101,6 +102,8 @@ class Jobs:
                 return StoredImage(image_url=data.image_url, job_id=job_id, output_id=data.output_id)
             case None:
                 return await self._so_far(user_id, job_id)
+            case ImageOutputExpired():
+                raise expired()
             case _:
                 raise failed(news.data.reason, news.data.detail)
 

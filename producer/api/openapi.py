@@ -102,6 +102,7 @@ def _generate_image() -> Json:
                 {
                     400: "The request is invalid.",
                     401: _UNAUTHORIZED,
+                    410: "It repeats a request whose image has expired.",
                     413: f"{_TOO_LARGE} Or the image is larger than allowed.",
                     422: "The image was refused, or is not there.",
                     500: "A defect of this product.",

@@ -10,7 +10,16 @@ from consumer.adapters.rabbit import connect_and_declare
 from producer.outcome import NoOutcomeError, Outcomes
 from producer.publisher import image_generated
 from sandbox.rabbitmq import RabbitMQ
-from schemas.events import ImageUploadFailed, ImageUploadFailedData
+from schemas.events import (
+    CleanupCompleted,
+    CleanupCompletedData,
+    CleanupRequested,
+    ImageOutputExpired,
+    ImageOutputExpiredData,
+    ImageUploadFailed,
+    ImageUploadFailedData,
+    output_id,
+)
 from schemas.reasons import Reason
 from schemas.topology import EXCHANGE
 
@@ -32,7 +41,40 @@ FAILED = ImageUploadFailed(
         failed_at=EVENT.time,
     ),
 )
-JUNK = (b"", b"{", b"[]", b"[" * 100_000, b'{"data": 7}', b'{"data": {"causeSource": [], "causeId": {}}}')
+EXPIRED = ImageOutputExpired(
+    id="expired",
+    time=EVENT.time,
+    data=ImageOutputExpiredData(
+        output_id=output_id(EVENT.source, EVENT.id),
+        job_id=EVENT.data.job_id,
+        user_id=EVENT.data.user_id,
+        oss_key="users/fox/a",
+        expired_at=EVENT.time,
+    ),
+)
+REQUEST = CleanupRequested(id="now", source="/operators/test", time=EVENT.time)
+CLEANED = CleanupCompleted(
+    id="cleaned",
+    time=EVENT.time,
+    data=CleanupCompletedData(cause_id="now", tasks={}, duration_s=0.1, dry_run=False, errors=()),
+)
+JUNK = (
+    b"",
+    b"{",
+    b"[]",
+    b"[" * 100_000,
+    b'{"data": 7}',
+    b'{"data": {"causeSource": [], "causeId": {}}}',
+    b'{"data": {"outputId": 7}}',
+)
+
+KEYS = (
+    "image.upload.completed",
+    "image.upload.failed",
+    "image.upload.delayed",
+    "image.output.expired",
+    "cleanup.completed",
+)
 
 
 async def declared(url: str) -> None:
@@ -79,9 +121,33 @@ async def test_what_makes_no_sense_is_nobodys_outcome_and_ends_no_listener(rabbi
         exchange = await channel.get_exchange(EXCHANGE)
         with outcomes.of(EVENT) as outcome:
             for body in JUNK:
-                for key in ("image.upload.completed", "image.upload.failed", "image.upload.delayed"):
+                for key in KEYS:
                     await exchange.publish(aio_pika.Message(body), key)
             await exchange.publish(aio_pika.Message(FAILED.body()), FAILED.TYPE)
             async with asyncio.timeout(10):
                 assert await outcome == FAILED
     assert not delays
+
+
+async def test_an_event_that_is_repeated_after_its_output_has_expired_hears_of_that(rabbit_url: str) -> None:
+    others = EXPIRED.data.model_copy(update={"output_id": output_id(EVENT.source, "another")})
+    await declared(rabbit_url)
+    async with Outcomes(rabbit_url) as outcomes, await aio_pika.connect(rabbit_url) as connection:
+        exchange = await (await connection.channel()).get_exchange(EXCHANGE)
+        with outcomes.of(EVENT) as outcome:
+            for news in (EXPIRED.model_copy(update={"data": others}), EXPIRED):
+                await exchange.publish(aio_pika.Message(news.body()), news.TYPE)
+            async with asyncio.timeout(10):
+                assert await outcome == EXPIRED
+
+
+async def test_a_cleanup_hears_of_the_end_of_its_own_run_and_of_no_other(rabbit_url: str) -> None:
+    others = CLEANED.data.model_copy(update={"cause_id": "another"})
+    await declared(rabbit_url)
+    async with Outcomes(rabbit_url) as outcomes, await aio_pika.connect(rabbit_url) as connection:
+        exchange = await (await connection.channel()).get_exchange(EXCHANGE)
+        with outcomes.of(REQUEST) as outcome:
+            for news in (CLEANED.model_copy(update={"data": others}), CLEANED):
+                await exchange.publish(aio_pika.Message(news.body()), news.TYPE)
+            async with asyncio.timeout(10):
+                assert await outcome == CLEANED

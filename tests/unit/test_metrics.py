@@ -18,6 +18,10 @@ FROZEN = {
     "image_uploads_broker_reconnects": (),
     "image_uploads_event_loop_lag_seconds": (),
     "image_uploads_build_info": ("version",),
+    "image_uploads_cleanup_runs": ("outcome",),
+    "image_uploads_cleanup_removed": ("task",),
+    "image_uploads_cleanup_removed_bytes": ("task",),
+    "image_uploads_cleanup_last_success_timestamp_seconds": (),
 }
 
 
@@ -34,6 +38,8 @@ def test_what_is_set_is_what_is_scraped() -> None:
     metrics.attached(up=True)
     metrics.reconnected()
     metrics.loop_lag(0.25)
+    metrics.cleaned("expired", 2, 300)
+    metrics.cleanup_ended("failed")
     lines = metrics.exposition().decode().splitlines()
     assert {
         'image_uploads_queue_messages{queue="image-uploads.dead"} 2.0',
@@ -41,6 +47,10 @@ def test_what_is_set_is_what_is_scraped() -> None:
         "image_uploads_consumer_attached 1.0",
         "image_uploads_broker_reconnects_total 1.0",
         "image_uploads_event_loop_lag_seconds 0.25",
+        'image_uploads_cleanup_removed_total{task="expired"} 2.0',
+        'image_uploads_cleanup_removed_bytes_total{task="expired"} 300.0',
+        'image_uploads_cleanup_runs_total{outcome="failed"} 1.0',
+        "image_uploads_cleanup_last_success_timestamp_seconds 0.0",  # for it has not succeeded
         'image_uploads_stage_duration_seconds_count{stage="announce"} 0.0',
         'image_uploads_settled_total{outcome="failed",reason="not_an_image"} 0.0',
     } <= set(lines)
