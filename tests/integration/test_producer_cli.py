@@ -1,4 +1,4 @@
-"""`image-uploads-producer publish` on a real RabbitMQ, with this test in the place of the worker."""
+"""`image-uploads-producer publish` and `cleanup` on a real RabbitMQ, with this test in the place of the worker."""
 
 import asyncio
 import json
@@ -17,14 +17,21 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractQueu
 from pamqp.common import FieldTable
 
 from schemas.events import (
+    CleanupCompleted,
+    CleanupCompletedData,
+    CleanupRequested,
+    CleanupTaskResult,
     CloudEvent,
     ImageGenerated,
+    ImageOutputExpired,
+    ImageOutputExpiredData,
     ImageUploadCompleted,
     ImageUploadCompletedData,
     ImageUploadDelayed,
     ImageUploadDelayedData,
     ImageUploadFailed,
     ImageUploadFailedData,
+    output_id,
 )
 from schemas.reasons import Reason
 from schemas.topology import EXCHANGE
@@ -46,8 +53,13 @@ class Worker:
     taken: asyncio.Queue[AbstractIncomingMessage]
 
     async def take(self) -> ImageGenerated:
-        message = await asyncio.wait_for(self.taken.get(), 30)
-        return ImageGenerated.model_validate_json(message.body)
+        return ImageGenerated.model_validate_json((await self._next()).body)
+
+    async def take_request(self) -> CleanupRequested:
+        return CleanupRequested.model_validate_json((await self._next()).body)
+
+    async def _next(self) -> AbstractIncomingMessage:
+        return await asyncio.wait_for(self.taken.get(), 30)
 
     async def announce(self, event: CloudEvent[Any]) -> None:
         await self.exchange.publish(aio_pika.Message(event.body()), event.TYPE, mandatory=False)
@@ -72,12 +84,13 @@ def shared(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(amqp_url: str, shared: Path, tmp_path: Path) -> Run:
-    async def run(*arguments: str, typed: bytes = b"", terminal: Path | None = None) -> Ended:
+    async def run(*arguments: str, typed: bytes = b"", terminal: Path | None = None, command: str = "publish") -> Ended:
         env = {"AMQP_URL": amqp_url, "TEMP_DIR": str(shared), "TERM": "xterm"}
         written = tmp_path / uuid4().hex
         out, err, keyed = (written.with_suffix(suffix) for suffix in (".out", ".err", ".typed"))
         keyed.write_bytes(typed)
-        words = ["producer", "publish", *arguments, "--user", "test@factory-buy.com"]
+        user = ["--user", "test@factory-buy.com"] if command == "publish" else []
+        words = ["producer", command, *arguments, *user]
         process = programs.start(words, env, tmp_path, out, terminal or err, keyed)
         await asyncio.to_thread(process.join, 60)
         return Ended(process.exitcode, out.read_text(), "" if terminal else err.read_text())
@@ -91,6 +104,7 @@ async def worker(amqp_url: str) -> AsyncIterator[Worker]:
         exchange = await channel.declare_exchange(EXCHANGE, "topic", durable=True)
         queue = await channel.declare_queue("events", durable=True, arguments={"x-queue-type": "classic"})
         await queue.bind(exchange, ImageGenerated.TYPE)
+        await queue.bind(exchange, CleanupRequested.TYPE)
         taken: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         await queue.consume(taken.put, no_ack=True)
         yield Worker(exchange, queue, taken)
@@ -141,6 +155,32 @@ def delayed(event: ImageGenerated) -> ImageUploadDelayed:
         **cause(event), reason=Reason.SOURCE_UNAVAILABLE, attempt=1, held=False, next_try_at=datetime.now(UTC)
     )
     return ImageUploadDelayed(id=str(uuid4()), time=datetime.now(UTC), data=data)
+
+
+def expired(event: ImageGenerated) -> ImageOutputExpired:
+    data = ImageOutputExpiredData(
+        output_id=output_id(event.source, event.id),
+        job_id=event.data.job_id,
+        user_id=event.data.user_id,
+        oss_key="users/a/jobs/1/image-1-0.png",
+        expired_at=datetime(2026, 11, 20, 7, tzinfo=UTC),
+    )
+    return ImageOutputExpired(id=str(uuid4()), time=datetime.now(UTC), data=data)
+
+
+def cleaned(request: CleanupRequested, *errors: str) -> CleanupCompleted:
+    data = CleanupCompletedData(
+        cause_id=request.id,
+        tasks={
+            "temp": CleanupTaskResult(count=2, bytes=204_800, skipped="backlog"),
+            "expired": CleanupTaskResult(count=5000, bytes=512_000_000, complete=False),
+            "orphans": CleanupTaskResult(count=1, bytes=17, keys=("users/a/jobs/1/image-1-0.png",)),
+        },
+        duration_s=0.5,
+        dry_run=request.data.dry_run,
+        errors=errors,
+    )
+    return CleanupCompleted(id=str(uuid4()), time=datetime.now(UTC), data=data)
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -245,6 +285,19 @@ async def test_waiting_for_an_image_that_fails_is_code_1_with_the_reason(run: Ru
     assert ended.err == "Error: source_gone: cdn.example.com answered 404\n"
 
 
+async def test_waiting_for_a_repeated_event_ends_when_its_output_has_expired(run: Run, worker: Worker) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        plain = tasks.create_task(run(URL, "--wait"))
+        await worker.announce(expired(await worker.take()))
+    async with asyncio.TaskGroup() as tasks:
+        as_json = tasks.create_task(run(URL, "--wait", "--json"))
+        await worker.announce(expired(await worker.take()))
+    assert (plain.result().code, plain.result().out) == (1, "")
+    assert plain.result().err == "Error: the output of this event expired at 2026-11-20T07:00:00Z\n"
+    assert as_json.result().code == 1
+    assert json.loads(as_json.result().out)["outcome"]["type"] == "image.output.expired"
+
+
 async def test_messages_that_make_no_sense_are_not_taken_for_the_outcome(run: Run, worker: Worker) -> None:
     async with asyncio.TaskGroup() as tasks:
         command = tasks.create_task(run(URL, "--wait"))
@@ -306,3 +359,84 @@ async def test_something_moves_on_a_terminal_while_waiting(run: Run, worker: Wor
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+async def test_a_cleanup_is_asked_for_and_the_id_of_the_request_printed(run: Run, worker: Worker) -> None:
+    ended = await run(command="cleanup")
+    request = await worker.take_request()
+    assert (ended.code, ended.out, ended.err) == (0, f"{request.id}\n", "a cleanup is asked for\n")
+    assert (request.source, request.data.dry_run) == ("/operators/cli", False)
+    assert request.data.tasks == ("temp", "expired", "orphans")
+
+
+async def test_the_tasks_of_a_cleanup_can_be_named(run: Run, worker: Worker) -> None:
+    ended = await run("--task", "expired", "--task", "temp", "--dry-run", "--json", command="cleanup")
+    request = await worker.take_request()
+    assert json.loads(ended.out) == {"causeId": request.id}
+    assert (request.data.tasks, request.data.dry_run) == (("expired", "temp"), True)
+
+
+async def test_waiting_for_a_cleanup_prints_what_its_own_run_did(run: Run, worker: Worker) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        command = tasks.create_task(run("--wait", command="cleanup"))
+        request = await worker.take_request()
+        await worker.announce(cleaned(request.model_copy(update={"id": "another"}), "not ours"))
+        await worker.announce(cleaned(request))
+    ended = command.result()
+    assert (ended.code, ended.err) == (0, "")
+    assert [line.split() for line in ended.out.splitlines()] == [
+        ["task", "result", "size", "note"],
+        ["temp", "2", "removed", "204.8", "kB", "skipped:", "backlog"],
+        ["expired", "5000", "removed", "512.0", "MB", "unfinished:", "the", "next", "run", "goes", "on"],
+        ["orphans", "1", "found", "17", "bytes"],
+    ]
+
+
+async def test_a_rehearsed_cleanup_says_what_would_be_removed(run: Run, worker: Worker) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        command = tasks.create_task(run("--wait", "--dry-run", command="cleanup"))
+        await worker.announce(cleaned(await worker.take_request()))
+    assert "5000 would be removed" in command.result().out
+    assert "1 found" in command.result().out
+
+
+async def test_a_cleanup_that_met_with_errors_is_code_1_and_prints_them_without_control_characters(
+    run: Run, worker: Worker
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        command = tasks.create_task(run("--wait", command="cleanup"))
+        await worker.announce(cleaned(await worker.take_request(), "temp: fox\n\x1b.png: Permission denied"))
+    ended = command.result()
+    assert ended.code == 1
+    assert ended.err == "Error: temp: fox\ufffd\ufffd.png: Permission denied\n"
+    assert "5000 removed" in ended.out
+
+
+async def test_json_says_what_a_cleanup_did(run: Run, worker: Worker) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        command = tasks.create_task(run("--wait", "--json", command="cleanup"))
+        request = await worker.take_request()
+        await worker.announce(cleaned(request, "expired: OSS answered 503"))
+    ended = command.result()
+    assert (ended.code, ended.err) == (1, "")
+    data = json.loads(ended.out)
+    assert (data["causeId"], data["errors"]) == (request.id, ["expired: OSS answered 503"])
+    assert data["tasks"]["orphans"]["keys"] == ["users/a/jobs/1/image-1-0.png"]
+
+
+async def test_a_full_queue_of_cleanups_is_code_1(run: Run, worker: Worker, amqp_url: str) -> None:
+    await worker.queue.unbind(worker.exchange, CleanupRequested.TYPE)
+    async with await aio_pika.connect(amqp_url) as connection, connection.channel() as channel:
+        full: FieldTable = {"x-queue-type": "classic", "x-max-length": 0, "x-overflow": "reject-publish"}
+        queue = await channel.declare_queue("full", exclusive=True, arguments=full)
+        await queue.bind(EXCHANGE, CleanupRequested.TYPE)
+        ended = await run("--wait", command="cleanup")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: a cleanup is already queued")
+    assert ended.err.count("\n") == 1
+
+
+async def test_waiting_for_a_cleanup_ends_with_code_1_when_the_time_is_up(run: Run, worker: Worker) -> None:
+    ended = await run("--wait", "--timeout", "0.2", command="cleanup")
+    assert ended.code == 1
+    assert f"event {(await worker.take_request()).id} is published, but had no outcome within 0.2 s" in ended.err
