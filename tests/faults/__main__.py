@@ -17,6 +17,7 @@ import click
 from sandbox.postgres import Postgres
 from sandbox.process import DidNotStartError, NotInstalledError, Process
 from tests.faults import (  # noqa: F401 each brings its campaigns
+    abandoned,
     contest,
     crashes,
     crossings,
@@ -27,6 +28,7 @@ from tests.faults import (  # noqa: F401 each brings its campaigns
     mutants,
     outages,
     restarts,
+    ticks,
 )
 from tests.faults.campaign import CAMPAIGNS
 from tests.faults.ledger import Verdict
