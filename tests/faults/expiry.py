@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from consumer.core.cleanup import BATCH
 from consumer.core.object_key import happened_at
 from tests.bench.usage import peak_mb
 from tests.faults.campaign import campaign
@@ -57,7 +58,7 @@ async def expiry(services: Services, *, outputs: int = 100_000, kills: int = 20)
             ended, alone_mb = datetime.now(UTC), peak_mb(alone.pid)
             alone.kill()
             await estate.fill()
-            await removal.through_kills(kills)
+            await removal.through_kills(kills, most_apart=max(1, 2 * outputs // (BATCH * (kills + 5)) - 1))
             await removal.in_calm()
         verdict = await world.finish()
         await estate.compare(verdict)
@@ -120,12 +121,12 @@ class _Removal:
         self.calm_since = datetime.now(UTC)
         self.figures: dict[str, float] = {"kills": 0, "peak of a worker in MB": 0}
 
-    async def through_kills(self, kills: int) -> None:
-        """So many workers were killed while they removed what is due, or nothing is left."""
+    async def through_kills(self, kills: int, most_apart: int) -> None:
+        """So many workers were killed while they removed what is due, at most so many batches apart."""
         self._worker, began = self._world.start_worker(), time.monotonic()
         for _ in range(kills):
-            if not await self._removes():
-                break
+            for _ in range(self._random.randint(1, most_apart)):
+                await self._removes()
             await asyncio.sleep(self._random.uniform(0, _LONGEST_BATCH_S))
             self._see()
             self._worker.kill()

@@ -32,6 +32,7 @@ _PUBLISHER: Final = "consumer/adapters/rabbit_publisher.py"
 _RECORDS: Final = "consumer/adapters/postgres_records.py"
 _POSTGRES: Final = "consumer/adapters/postgres.py"
 _EXPIRED: Final = "consumer/handlers/clean_expired.py"
+_CLEANING: Final = "consumer/runtime/cleaning.py"
 _TEMP: Final = "consumer/handlers/clean_temp.py"
 _TEMP_DIR: Final = "consumer/adapters/temp_dir.py"
 _CLEANUP_ROWS: Final = "consumer/adapters/postgres_cleanup.py"
@@ -50,6 +51,7 @@ _OF_RECORDS: Final = "tests/contract/test_records.py"
 _OF_POSTGRES: Final = "tests/integration/test_postgres.py"
 _OF_TOPOLOGY: Final = "tests/unit/test_topology.py"
 _OF_EXPIRED: Final = "tests/unit/test_clean_expired.py"
+_OF_CLEANING: Final = "tests/unit/test_cleaning.py"
 _OF_TEMP: Final = "tests/unit/test_clean_temp.py"
 _OF_TEMP_DIR: Final = "tests/integration/test_temp_dir.py"
 _OF_CLEANUP_ROWS: Final = "tests/contract/test_cleanup_records.py"
@@ -657,6 +659,27 @@ MUTANTS: Final = (
         "entry.stat(follow_symlinks=False)",
         "entry.stat(follow_symlinks=True)",
         _OF_TEMP_DIR,
+    ),
+    Mutant(
+        "acks a tick before the next one is armed",
+        _CLEANING,
+        "            await self._arm()\n        await delivery.ack()",
+        "            await delivery.ack()\n            return await self._arm()\n        await delivery.ack()",
+        _OF_CLEANING,
+    ),
+    Mutant(
+        "acks a tick before its run",
+        _CLEANING,
+        "            await self._run(",
+        "            await delivery.ack()\n            await self._run(",
+        _OF_CLEANING,
+    ),
+    Mutant(
+        "lets a task that fails keep the others from running",
+        "consumer/handlers/clean_up.py",
+        "            tally.complain(redact(error.detail))",
+        "            raise",
+        "tests/unit/test_clean_up.py",
     ),
 )
 
