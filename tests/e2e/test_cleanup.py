@@ -9,13 +9,15 @@ import aiohttp
 import asyncpg
 import pytest
 
+from producer.api.users import UsersFile
 from producer.outcome import Outcomes
 from sandbox.process import eventually
 from schemas.events import ImageOutputExpired, output_id
 from tests import programs
+from tests.e2e.api_client import PASSWORD, ApiClient
 from tests.e2e.conftest import StartWorker
-from tests.e2e.product_process import basics
-from tests.e2e.wire import Wire, event
+from tests.e2e.product_process import ApiProcess, basics
+from tests.e2e.wire import USER, Wire, event
 
 pytestmark = pytest.mark.real
 
@@ -64,3 +66,20 @@ async def test_an_output_whose_time_has_come_goes_with_the_next_tick_and_stays_g
     assert done["errors"] == []
     runs = [line for line in worker.get("/metrics")[1].splitlines() if line.startswith(SUCCEEDED)]
     assert float(runs[0].split()[-1]) >= 2
+
+
+async def test_a_request_that_is_repeated_after_its_image_has_expired_is_answered_as_gone(
+    tmp_path: Path, api: ApiProcess, database: Database, http: aiohttp.ClientSession, image_url: str
+) -> None:
+    UsersFile(tmp_path / "users.json").add(USER, PASSWORD)
+    client = ApiClient(api.url, http)
+    await client.login(USER)
+    assert (await client.generate(image_url, key="fox")).status == 200
+    await database.execute('UPDATE job_outputs SET "expiresAt" = now()')
+    for _ in range(2):
+        async with asyncio.timeout(30):  # the ingress waits for longer
+            answer = await client.generate(image_url, key="fox")
+        assert (answer.status, answer.reason) == (410, "expired")
+    answer = await client.generate(image_url, prompt="another fox", key="fox")
+    assert (answer.status, answer.reason) == (422, "conflicting_event")
+    assert (await client.generate(image_url, key="another")).status == 200
