@@ -68,18 +68,21 @@ class RabbitSchedule:
 
         What goes wrong with the queues or the broker is waited out: uploads need none of it.
         """
-        pause_s = rabbit.PAUSE_S
+        pause_s, told = rabbit.PAUSE_S, ""
         while True:
             began = time.monotonic()
             try:
                 async with self._connected() as connection:
                     await self._serve(connection, take)
             except (*rabbit.LOST, BrokerError, StartError) as error:
-                _log.warning("the schedule waits for RabbitMQ", error=redact(str(error) or repr(error)))
+                trouble = redact(str(error) or repr(error))
+                if trouble != told:  # an absence of hours is one line
+                    _log.warning("the schedule waits for RabbitMQ", error=trouble)
+                told = trouble
             except Exception:  # noqa: BLE001 for a defect of ours no upload may stop
                 _log.exception("the schedule begins anew")
             if time.monotonic() - began > _LONGEST_PAUSE_S:
-                pause_s = rabbit.PAUSE_S
+                pause_s, told = rabbit.PAUSE_S, ""
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -107,7 +110,7 @@ class RabbitSchedule:
         try:
             if self._connection is None:
                 raise ConnectionError("not connected")
-            if any((await rabbit.queue_sizes(self._connection, queues)).values()):
+            if any((await self._sizes(self._connection, queues)).values()):
                 return False
             # A quorum queue that is slow to answer is counted as empty, so what it has is asked for.
             return not any([await self._has_message(self._connection, queue) for queue in queues])
@@ -123,6 +126,10 @@ class RabbitSchedule:
                     return await queue.get(no_ack=False, fail=False) is not None
                 except ChannelNotFoundEntity:
                     return False  # a rung that nobody has declared
+
+    async def _sizes(self, connection: AbstractConnection, queues: Sequence[str]) -> dict[str, int]:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            return await rabbit.queue_sizes(connection, queues)
 
     async def _serve(self, connection: AbstractConnection, take: Take) -> None:
         """Ticks and requests are worked off; ends with an error once the connection or the queue is lost."""
@@ -162,7 +169,7 @@ class RabbitSchedule:
     async def _arm_unless_busy(self, connection: AbstractConnection) -> None:
         """A tick is pending, or will be once the run that waits has ended: ticks do not heap up behind a long run."""
         if self._interval_s:
-            sizes = await rabbit.queue_sizes(connection, [topology.CLEANUP_QUEUE])
+            sizes = await self._sizes(connection, [topology.CLEANUP_QUEUE])
             if not sizes.get(topology.CLEANUP_QUEUE):
                 await self.arm()
 

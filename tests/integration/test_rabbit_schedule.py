@@ -286,3 +286,11 @@ async def _nothing_counted(_connection: AbstractConnection, queues: list[str]) -
 async def test_without_a_connection_nobody_knows_what_waits(amqp_url: str) -> None:
     with pytest.raises(BrokerError):
         await Worker(amqp_url, 1).schedule.is_empty()
+
+
+async def test_a_rung_that_nobody_has_declared_holds_nothing(amqp_url: str, connection: AbstractConnection) -> None:
+    async with Worker(amqp_url, 0).running() as worker:
+        await until_connected([worker])
+        async with connection.channel() as channel:
+            await channel.queue_delete(topology.rung_queue(LADDER[1]))
+        assert await worker.schedule.is_empty()
