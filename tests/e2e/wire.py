@@ -19,6 +19,7 @@ RETRY_DELAYS_S: Final = (1, 2)
 COMPLETED: Final = "image.upload.completed"
 FAILED: Final = "image.upload.failed"
 DELAYED: Final = "image.upload.delayed"
+EXPIRED: Final = "image.output.expired"
 
 USER: Final = "test@factory-buy.com"
 
@@ -69,7 +70,7 @@ class Wire:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             wire = cls(channel)
             queue = await channel.declare_queue(exclusive=True)
-            for routing_key in (COMPLETED, FAILED, DELAYED):
+            for routing_key in (COMPLETED, FAILED, DELAYED, EXPIRED):
                 await queue.bind(topology.EXCHANGE, routing_key)
             await queue.consume(wire._hear, no_ack=True)
             yield wire

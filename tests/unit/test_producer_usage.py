@@ -69,6 +69,8 @@ def test_help_has_an_example(run: Run, arguments: list[str]) -> None:
         (["publish", URL, "--user", "a", "--metadata", "{"], "must be a JSON object"),
         (["publish", URL, "--user", "a", "--expires-at", "tomorrow"], "data.expiresAt is no RFC 3339 date and time"),
         (["publish", URL, "--user", "a", "--wait", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["cleanup", "--task", "everything"], "'everything' is not one of 'temp', 'expired', 'orphans'"),
+        (["cleanup", "--wait", "--timeout", "0"], "0.0 is not in the range x>0"),
         (["paint"], "No such command 'paint'"),
     ],
 )
@@ -99,6 +101,22 @@ def test_an_absent_broker_is_code_1_and_a_sentence(
     assert "RabbitMQ cannot be reached" in ended.err
     assert CANARY not in ended.err + caplog.text
     assert not list((tmp_path / "shared").iterdir()), "nothing was published, so nothing may stay"
+
+
+@pytest.mark.parametrize("wait", [[], ["--wait"]], ids=["ask", "wait"])
+def test_a_cleanup_without_a_broker_is_code_1_and_a_sentence(run: Run, wait: list[str]) -> None:
+    ended = run("cleanup", *wait)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.count("\n") == 1
+    assert "RabbitMQ cannot be reached" in ended.err
+    assert CANARY not in ended.err
+
+
+def test_the_help_of_cleanup_has_an_example_and_says_what_orphans_does(run: Run) -> None:
+    ended = run("cleanup", "--help")
+    assert ended.code == 0
+    assert "image-uploads-producer cleanup --dry-run --wait" in ended.out
+    assert "orphans removes nothing" in ended.out
 
 
 def test_a_temp_dir_that_cannot_be_written_is_code_1(run: Run, tmp_path: Path) -> None:
