@@ -54,6 +54,7 @@ from schemas.environment import PART_PREFIX, DatabaseSettings
 _LAG_INTERVAL_S: Final = 1.0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+_TOUCH_EVERY_S: Final = 60.0
 _SHARE_OF_HOST: Final = 0.25  # of the prefetch, for a source that does not answer: four of them would fill it
 
 Result = TypeVar("Result")
@@ -222,10 +223,10 @@ def _clean_up(
     metrics: Metrics,
 ) -> CleanUp:
     directory, max_age = TempDirectory(settings.temp_dir), timedelta(seconds=settings.temp_max_age_s)
-    longest_try = timedelta(seconds=settings.handler_timeout_s)
+    apart = min(timedelta(seconds=settings.handler_timeout_s), max_age)
     return CleanUp(
         {
-            "temp": CleanTemp(directory, records, schedule, max_age, longest_try),
+            "temp": CleanTemp(directory, records, schedule, max_age, apart),
             "expired": CleanExpired(store, records, broker),
             "orphans": FindOrphans(store, records, timedelta(seconds=settings.orphan_grace_s)),
         },
@@ -249,6 +250,7 @@ def _source(settings: WorkerSettings, stack: AsyncExitStack) -> ImageSources:
         directory=settings.temp_dir,
         max_bytes=settings.max_image_bytes,
         timeout_s=settings.source_timeout_s,
+        touch_every_s=min(_TOUCH_EVERY_S, settings.temp_max_age_s / 3),
     )
 
 

@@ -54,7 +54,7 @@ class FileSource:
             UploadError: as `open`.
         """
         file = self.open(url)
-        _touch(file.fileno())
+        touch(file.fileno())
         return file
 
     def discard(self, url: str) -> None:
@@ -106,7 +106,8 @@ class FileSource:
         return parts
 
 
-def _touch(descriptor: int) -> None:
+def touch(descriptor: int) -> None:
+    """The file counts as changed just now, as far as we have the right."""
     # Else the file of an event that is tried again and again would become old, and the cleanup would take it away
     # from under it. The time of its last byte stays, for whoever traces it; where only its owner may do that, it goes.
     written_ns = os.fstat(descriptor).st_mtime_ns

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import io
+import os
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from fastcrc import crc64
 
-from consumer.adapters.file_source import FileSource
+from consumer.adapters.file_source import FileSource, touch
 from consumer.adapters.http_source import HttpSource
 from consumer.core.errors import DependencyError, PermanentError, TransientError
 from consumer.core.ports import Image
@@ -30,13 +31,21 @@ class ImageSources:
     """See `ImageSource`."""
 
     def __init__(
-        self, http: HttpSource, files: FileSource, *, directory: Path, max_bytes: int, timeout_s: float
+        self,
+        http: HttpSource,
+        files: FileSource,
+        *,
+        directory: Path,
+        max_bytes: int,
+        timeout_s: float,
+        touch_every_s: float = 60,
     ) -> None:
         self._http = http
         self._files = files
         self._directory = directory
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._touch_every_s = touch_every_s
 
     @asynccontextmanager
     async def open(self, url: str) -> AsyncGenerator[Image]:
@@ -48,7 +57,8 @@ class ImageSources:
             case "file":
                 file, image = await asyncio.to_thread(self._summed, url)
                 with file:
-                    yield image
+                    async with self._kept_young(file):
+                        yield image
             case _:
                 # A large image waits in a file that has no name, or loses it at once; the cleanup knows what a crash
                 # between the two leaves behind.
@@ -65,6 +75,20 @@ class ImageSources:
         """A `file:` URL's file is gone: see `ImageSource.discard`."""
         if url[:5].lower() == "file:":
             await asyncio.to_thread(self._files.discard, url)
+
+    @asynccontextmanager
+    async def _kept_young(self, file: BinaryIO) -> AsyncGenerator[None]:
+        """However long a try takes, its file is not taken for an abandoned one meanwhile."""
+        touching = asyncio.create_task(self._touch_now_and_then(file))
+        try:
+            yield
+        finally:
+            touching.cancel()
+
+    async def _touch_now_and_then(self, file: BinaryIO) -> None:
+        while True:
+            await asyncio.sleep(self._touch_every_s)
+            await asyncio.to_thread(_touch_and_close, os.dup(file.fileno()))  # its own: it may outlive ours
 
     async def _spooled(self, url: str, spool: BinaryIO) -> Image:
         size_bytes, crc = 0, 0
@@ -115,3 +139,10 @@ class ImageSources:
         if size_bytes > self._max_bytes:
             detail = f"the image has more than {self._max_bytes} bytes (MAX_IMAGE_BYTES)"
             raise PermanentError(Reason.TOO_LARGE, detail)
+
+
+def _touch_and_close(descriptor: int) -> None:
+    try:
+        touch(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,6 @@ from consumer.core.errors import BrokerError
 from consumer.core.ports import Backlog, CleanupRecords, FileUse, FoundFile, TempDir
 
 _PART_LIVES: Final = timedelta(hours=1)  # without a byte being added: whoever wrote it is no longer there
-_LONGEST_TRY: Final = timedelta(seconds=1500)  # the most that HANDLER_TIMEOUT_S may be
 _LEFT: Final = "backlog"
 
 
@@ -20,15 +19,16 @@ class CleanTemp:
 
     Too old means nothing while an event that names the file may still wait. So a file must have been too old already
     when a run before this one saw the work queue and the rungs empty, and they must be empty now: what was published
-    by then was in work at most, or on its way from a rung to the queue, which one look may miss. The two looks are at
-    least the longest try apart, so that what was in work has ended, or has opened its file, which makes it young.
+    by then was in work at most, or on its way from a rung to the queue, which one look may miss. The two looks are so
+    far apart that what was in work then has opened its file, which keeps it young for as long as the try lasts.
     """
 
     directory: TempDir
     records: CleanupRecords
     backlog: Backlog
     max_age: timedelta
-    longest_try: timedelta = _LONGEST_TRY
+    apart: timedelta
+    """How far the two looks are apart: at most the longest try."""
 
     async def __call__(self, run: Run, tally: Tally) -> None:
         """The files are removed, and counted; a rehearsal counts them.
@@ -72,7 +72,7 @@ class CleanTemp:
         if seen_at is None or not is_empty:
             await self._leave_note(run.now.isoformat() if is_empty else None, run)
             return None
-        if seen_at > run.now - self.longest_try:
+        if seen_at > run.now - self.apart:
             return None  # the look stays, for a later run
         await self._leave_note(run.now.isoformat(), run)
         return seen_at

@@ -20,6 +20,7 @@ from schemas.reasons import Reason
 from tests.fakes import FakeSource
 
 MAX_BYTES = 4_000_000
+TOUCH_EVERY_S = 0.01
 
 
 class Place(NamedTuple):
@@ -40,7 +41,12 @@ async def files(tmp_path: Path) -> AsyncIterator[Place]:
         return f"file://{tmp_path}/fox.png"
 
     source = ImageSources(
-        http, FileSource(tmp_path, max_bytes=MAX_BYTES), directory=tmp_path, max_bytes=MAX_BYTES, timeout_s=5
+        http,
+        FileSource(tmp_path, max_bytes=MAX_BYTES),
+        directory=tmp_path,
+        max_bytes=MAX_BYTES,
+        timeout_s=5,
+        touch_every_s=TOUCH_EVERY_S,
     )
     yield Place(source, place, f"file://{tmp_path}/gone.png")
     await http.close()
@@ -53,6 +59,15 @@ async def test_a_file_that_was_opened_for_an_event_is_young_to_the_cleanup(files
         while path.stat().st_ctime_ns == before:
             async with files.source.open(url):
                 pass
+
+
+async def test_a_file_stays_young_for_as_long_as_it_is_open(files: Place, tmp_path: Path) -> None:
+    path = tmp_path / "fox.png"
+    async with asyncio.timeout(10), files.source.open(files.place(b"fox")):
+        for _ in range(3):
+            before = path.stat().st_ctime_ns
+            while path.stat().st_ctime_ns == before:  # noqa: ASYNC110 a file tells nobody
+                await asyncio.sleep(TOUCH_EVERY_S)
 
 
 @pytest.fixture(params=["fake", "files"])

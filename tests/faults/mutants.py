@@ -614,7 +614,7 @@ MUTANTS: Final = (
     Mutant(
         "looks twice while the same event is in work",
         _TEMP,
-        "        if seen_at > run.now - self.longest_try:",
+        "        if seen_at > run.now - self.apart:",
         "        if seen_at > run.now:",
         _OF_TEMP,
     ),

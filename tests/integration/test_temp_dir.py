@@ -146,7 +146,7 @@ async def test_the_task_on_a_hostile_directory_counts_first_what_it_removes_then
     later = datetime.now(UTC) + 2 * AGE
     backlog, records = FakeBacklog(), FakeCleanupRecords()
     await records.leave_note("temp", (later - timedelta(hours=1)).isoformat())
-    task = CleanTemp(TempDirectory(inside), records, backlog, AGE)
+    task = CleanTemp(TempDirectory(inside), records, backlog, AGE, apart=timedelta(minutes=5))
     with unchanged(outside), growing.open("ab") as file:
         rehearsed, real = Tally(), Tally()
         await task(Run(later, is_rehearsal=True, is_over=lambda: False), rehearsed)
