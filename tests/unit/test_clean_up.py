@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from consumer.core.cleanup import Run, Tally
 from consumer.core.errors import BrokerError, DependencyError
+from consumer.handlers import clean_up
 from consumer.handlers.clean_up import CleanUp, Task
 from schemas.events import CleanupCompletedData, CleanupRequested, CleanupRequestedData, CleanupTask
 from schemas.reasons import Reason
@@ -99,20 +101,34 @@ async def test_one_that_hangs_is_cut_off_behind_its_share_and_leaves_the_others_
     assert done.tasks["temp"].count == 1
 
 
-async def test_each_has_an_even_share_of_the_time_that_is_left(house: House) -> None:
-    loop = asyncio.get_running_loop()
-    began, ended = loop.time(), list[float]()
+@pytest.mark.parametrize(
+    ("thorough", "shares"),
+    [
+        (("temp", "expired", "orphans"), {"temp": 200, "expired": 200, "orphans": 200}),
+        (("expired", "orphans"), {"expired": 300, "orphans": 300}),
+        (("temp", "orphans"), {"temp": 200, "orphans": 400}),
+    ],
+)
+async def test_each_has_an_even_share_of_the_time_that_is_left(
+    house: House, monkeypatch: pytest.MonkeyPatch, thorough: tuple[CleanupTask, ...], shares: dict[CleanupTask, int]
+) -> None:
+    now, used = 0, dict.fromkeys(thorough, 0)
+    monkeypatch.setattr(clean_up, "time", SimpleNamespace(monotonic=lambda: now))
 
-    async def use_it_up(run: Run, _tally: Tally) -> None:
-        assert not run.is_over()
-        while not run.is_over():  # noqa: ASYNC110 the time itself is what is waited for
-            await asyncio.sleep(0)
-        ended.append(loop.time() - began)
+    def using_it_up(name: CleanupTask) -> Task:
+        async def use_it_up(run: Run, _tally: Tally) -> None:
+            nonlocal now
+            while not run.is_over():
+                now += 1
+                used[name] += 1
 
-    house.tasks["temp"] = house.tasks["orphans"] = use_it_up
-    assert not (await house.clean(budget_s=0.6)).errors
-    assert ended[0] >= 0.2  # a third
-    assert ended[1] >= 0.6  # what the second has left over, the third has
+        return use_it_up
+
+    for name in thorough:
+        house.tasks[name] = using_it_up(name)
+    done = await house.clean(budget_s=600)
+    assert used == shares
+    assert done.duration_s == sum(shares.values())
 
 
 async def test_a_rehearsal_is_told_so_and_counts_as_one(house: House) -> None:
