@@ -6,9 +6,12 @@ from pydantic import ValidationError
 def problems_of(error: ValidationError) -> str:
     """One clause for each value that is wrong; none repeats the value, since image URLs may be signed."""
     details = error.errors(include_input=False, include_context=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'it'} {_predicate(detail['msg'])}" for detail in details)
+    return "; ".join(_clause(".".join(map(str, detail["loc"])), detail["msg"]) for detail in details)
 
 
-def _predicate(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return message[0].lower() + message[1:]
+def _clause(subject: str, message: str) -> str:
+    ours = message.removeprefix("Value error, ")
+    if not subject and ours != message:
+        return ours  # about several values, which it names itself
+    predicate = ours.removeprefix("Input ")
+    return f"{subject or 'it'} {predicate[0].lower()}{predicate[1:]}"

@@ -287,7 +287,8 @@ class CleanupTaskResult(_Wire):
     count: int
     bytes: int
     skipped: str | None = None
-    """Why something was left that will have to go, such as `backlog`; null: nothing was."""
+    """Why something was left that will have to go: `backlog`, an event that waits may ask for it; `second look`, none
+    does, if the next run finds the same. Null: nothing was."""
     complete: bool = True
     """Whether all was looked at; false: the time was up, and the next run goes on from there."""
     keys: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ from consumer.core.errors import BrokerError
 from consumer.core.ports import Backlog, CleanupRecords, FileUse, FoundFile, TempDir
 
 _PART_LIVES: Final = timedelta(hours=1)  # without a byte being added: whoever wrote it is no longer there
-_LEFT: Final = "backlog"
+_BACKLOG: Final = "backlog"
+_SECOND_LOOK: Final = "second look"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class CleanTemp:
 
         What the time cuts off is met again by the next run: what was removed before is not in its way.
         """
-        empty_at = await self._empty_at(run)
+        is_empty, empty_at = await self._looks(run)
         async with aclosing(self.directory.found()) as batches:
             async for files in batches:
                 if run.is_over():
@@ -47,7 +48,7 @@ class CleanTemp:
                     if self._is_done(file, use, run.now) or (not use.is_wanted and self._is_older(file, empty_at)):
                         doomed.append(file)
                     elif empty_at is None and not use.is_wanted and self._is_older(file, run.now):
-                        tally.skipped = _LEFT
+                        tally.skipped = _SECOND_LOOK if is_empty else _BACKLOG
                 await self._remove(doomed, run, tally)
 
     async def _remove(self, files: list[FoundFile], run: Run, tally: Tally) -> None:
@@ -60,8 +61,8 @@ class CleanTemp:
         for file in removed:
             tally.add(file.size_bytes)
 
-    async def _empty_at(self, run: Run) -> datetime | None:
-        """When an earlier run saw no backlog, long enough ago, if there has been none since."""
+    async def _looks(self, run: Run) -> tuple[bool, datetime | None]:
+        """Whether nothing waits now, and when an earlier run saw so, long enough ago, if no run has seen otherwise."""
         note = await self.records.note("temp")
         seen_at = datetime.fromisoformat(note) if note else None
         try:
@@ -71,11 +72,11 @@ class CleanTemp:
             raise
         if seen_at is None or not is_empty:
             await self._leave_note(run.now.isoformat() if is_empty else None, run)
-            return None
+            return is_empty, None
         if seen_at > run.now - self.apart:
-            return None  # the look stays, for a later run
+            return is_empty, None  # the look stays, for a later run
         await self._leave_note(run.now.isoformat(), run)
-        return seen_at
+        return is_empty, seen_at
 
     async def _leave_note(self, note: str | None, run: Run) -> None:
         if not run.is_rehearsal:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 import structlog
 
-from producer.api.errors import ApiError, for_users
+from producer.api.errors import ApiError, expired, for_users
 from producer.api.messages import Error, Failed, Stored
 from schemas.environment import SettingsError
 from schemas.reasons import Reason
@@ -97,7 +97,7 @@ class Rows:
         """
         output = await self._first(_OUTPUT, job_id, user_id)
         if output is not None and output["gone"]:
-            raise ApiError(HTTPStatus.GONE, "expired", "the image has expired and is no longer there")
+            raise expired()
         if output is not None:
             return Stored(
                 job_id=job_id,

@@ -113,7 +113,7 @@ async def test_a_rehearsal_changes_nothing_and_counts_what_the_run_after_it_remo
     assert (rehearsed["dryRun"], removed["dryRun"]) == (True, False)
     assert rehearsed["tasks"] == removed["tasks"]
     assert {task: (result["count"], result["skipped"]) for task, result in removed["tasks"].items()} == {
-        "temp": (2, "backlog"),  # the third may be asked for by an event that is nowhere to be seen yet
+        "temp": (2, "second look"),  # the third may be asked for by an event that is nowhere to be seen yet
         "expired": (1, None),
         "orphans": (1, None),
     }

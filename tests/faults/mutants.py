@@ -604,10 +604,10 @@ MUTANTS: Final = (
         "is content with one look at an empty backlog",
         _TEMP,
         """            await self._leave_note(run.now.isoformat() if is_empty else None, run)
-            return None
+            return is_empty, None
 """,
         """            await self._leave_note(run.now.isoformat() if is_empty else None, run)
-            return run.now if is_empty else None
+            return is_empty, run.now if is_empty else None
 """,
         _OF_TEMP,
     ),

@@ -78,7 +78,7 @@ async def test_the_password_is_in_no_message_traceback_repr_or_log(url: str, cap
         ({"prompt": "\0"}, "data.prompt holds a NUL character"),
         ({"metadata": {"at": datetime.now(UTC)}}, "data.metadata holds what JSON cannot"),
         ({"metadata": {"x": "y" * 8192}}, "data.metadata is longer than 8192 bytes"),
-        ({"expires_at": "2001-01-01T00:00:00Z"}, "it data.expiresAt is not after time"),
+        ({"expires_at": "2001-01-01T00:00:00Z"}, ": data.expiresAt is not after time"),
         ({"time": datetime(2026, 1, 1)}, "time input should have timezone info|time should have timezone info"),  # noqa: DTZ001 the very thing that is refused
         ({"id": ""}, "id string should have at least 1 character"),
         ({"source": "s" * 513}, "source is longer than 512 bytes"),
