@@ -70,9 +70,10 @@ class RabbitSchedule:
         """
         pause_s, told = rabbit.PAUSE_S, ""
         while True:
-            began = time.monotonic()
+            connected_at = None
             try:
                 async with self._connected() as connection:
+                    connected_at = time.monotonic()
                     await self._serve(connection, take)
             except (*rabbit.LOST, BrokerError, StartError) as error:
                 trouble = redact(str(error) or repr(error))
@@ -81,8 +82,12 @@ class RabbitSchedule:
                 told = trouble
             except Exception:  # noqa: BLE001 for a defect of ours no upload may stop
                 _log.exception("the schedule begins anew")
-            if time.monotonic() - began > _LONGEST_PAUSE_S:
-                pause_s, told = rabbit.PAUSE_S, ""
+            has_served = connected_at is not None and time.monotonic() - connected_at > _LONGEST_PAUSE_S
+            if has_served:
+                told = ""
+            # A broker that is away is asked often; one that is there and lacks a queue waits for its nodes.
+            if has_served or connected_at is None:
+                pause_s = rabbit.PAUSE_S
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -93,6 +98,8 @@ class RabbitSchedule:
         try:
             with loss_is_no_cancellation():
                 async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                    if await self._waits():
+                        return
                     channel = await self._publishing_channel()
                     await channel.default_exchange.publish(
                         self._tick(), topology.CLEANUP_SCHEDULE_QUEUE, mandatory=True, timeout=_ANSWER_TIMEOUT_S
@@ -135,14 +142,14 @@ class RabbitSchedule:
         """Ticks and requests are worked off; ends with an error once the connection or the queue is lost."""
         lost = asyncio.Event()
         messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        await self._arm_unless_busy(connection)
+        await self.arm()
         await self._consume(connection, messages, lost)
         while True:
             try:
                 async with asyncio.timeout(min(self._interval_s or _ARM_EVERY_S, _ARM_EVERY_S)):
                     message = await messages.get()
             except TimeoutError:
-                await self._arm_unless_busy(connection)
+                await self.arm()
                 continue
             if message is None:
                 raise ConnectionError(f"the queue {topology.CLEANUP_QUEUE} or the connection was lost")
@@ -166,12 +173,11 @@ class RabbitSchedule:
             queue = await channel.get_queue(topology.CLEANUP_QUEUE, ensure=False)
             await queue.consume(messages.put)
 
-    async def _arm_unless_busy(self, connection: AbstractConnection) -> None:
-        """A tick is pending, or will be once the run that waits has ended: ticks do not heap up behind a long run."""
-        if self._interval_s:
-            sizes = await self._sizes(connection, [topology.CLEANUP_QUEUE])
-            if not sizes.get(topology.CLEANUP_QUEUE):
-                await self.arm()
+    async def _waits(self) -> bool:
+        """Whether a tick or request waits, whose end will arm: ticks do not heap up behind a long run, or an outage."""
+        if self._connection is None:
+            raise ConnectionError("not connected")
+        return any((await rabbit.queue_sizes(self._connection, [topology.CLEANUP_QUEUE])).values())
 
     async def _publishing_channel(self) -> AbstractChannel:
         if self._connection is None:

@@ -230,7 +230,7 @@ class Schedule(Protocol):
     """The scheduled message, which the broker holds."""
 
     async def arm(self) -> None:
-        """A tick is pending, whoever armed it, unless the schedule is off.
+        """A tick is pending, or something waits whose end will arm it, unless the schedule is off.
 
         Raises:
             BrokerError: that is not certain.
