@@ -290,7 +290,7 @@ class CleanupTaskResult(_Wire):
     """Why something was left that will have to go: `backlog`, an event that waits may ask for it; `second look`, none
     does, if the next run finds the same. Null: nothing was."""
     complete: bool = True
-    """Whether all was looked at; false: the time was up, and the next run goes on from there."""
+    """Whether all was looked at; false: the time was up or an error broke it off, and the next run goes on."""
     keys: tuple[str, ...] = ()
     """Of `orphans`: the first hundred of them."""
 

@@ -76,6 +76,11 @@ class Tally:
         if len(self.errors) < _MOST_ERRORS:
             self.errors.append(error)
 
+    def break_off(self, error: str) -> None:
+        """It went wrong, and not all was looked at."""
+        self.complain(error)
+        self.is_complete = False
+
     def result(self) -> CleanupTaskResult:
         """The same for others."""
         return CleanupTaskResult(

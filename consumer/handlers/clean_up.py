@@ -59,14 +59,14 @@ class CleanUp:
             async with asyncio.timeout(share_s + self.grace_s):
                 await self.tasks[task](run, tally)
         except UploadError as error:
-            tally.complain(redact(error.detail))
+            tally.break_off(redact(error.detail))
         except BrokerError as error:
-            tally.complain(redact(str(error)))
+            tally.break_off(redact(str(error)))
         except TimeoutError:
-            tally.complain("a step of it took too long")
+            tally.break_off("a step of it took too long")
         except Exception as error:  # noqa: BLE001 a defect in one task must not keep the others from running
             _log.exception("unexpected error", task=task)
-            tally.complain(f"unexpected: {type(error).__name__}")
+            tally.break_off(f"unexpected: {type(error).__name__}")
         if not run.is_rehearsal and task != "orphans":  # which removes nothing
             self.meter.cleaned(task, tally.count, tally.size_bytes)
         return tally

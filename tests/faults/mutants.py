@@ -677,7 +677,7 @@ MUTANTS: Final = (
     Mutant(
         "lets a task that fails keep the others from running",
         "consumer/handlers/clean_up.py",
-        "            tally.complain(redact(error.detail))",
+        "            tally.break_off(redact(error.detail))",
         "            raise",
         "tests/unit/test_clean_up.py",
     ),

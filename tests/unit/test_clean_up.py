@@ -83,6 +83,7 @@ async def test_one_that_fails_leaves_the_others_running(house: House, trouble: E
     done = await house.clean()
     assert house.journal == ["temp", "orphans"]
     assert done.errors == (says,)
+    assert {task: result.complete for task, result in done.tasks.items() if not result.complete} == {"expired": False}
     assert done.tasks["expired"].count == 1  # what it had done before
     assert house.meter.removed["expired"] == (1, 7)
     assert house.meter.ended == ["failed"]
