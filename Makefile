@@ -34,7 +34,7 @@ peers: ## what else does this job, FastStream and Celery, for `python -m tests.f
 	@test -x .sandbox/peers/bin/pip || $(BIN)/python -m venv --clear .sandbox/peers
 	.sandbox/peers/bin/pip install -q --disable-pip-version-check -r tests/faults/peers/requirements.txt
 
-faults: ## the proof that nothing is lost: every fault that we can produce, under load; about an hour
+faults: ## the proof that nothing is lost: every fault that we can produce, under load; an hour and a half
 	@sandbox/setup python services
 	@$(BIN)/python -m tests.faults
 
