@@ -13,6 +13,7 @@ from consumer.core.errors import StartError
 from consumer.core.redact import redact
 
 _PAUSE_S: Final = 1.0
+_FILE_TIMEOUT_S: Final = 6 * 3600.0  # an index of a large table; cut off, it would be begun anew for ever
 _PASSING: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -74,7 +75,7 @@ async def _apply(connection: Connection) -> list[str]:
     if files:
         await connection.execute(_TABLE)
     for file in files:
-        await connection.execute(file.read_text())
+        await connection.execute(file.read_text(), timeout=_FILE_TIMEOUT_S)
         await connection.execute("INSERT INTO image_uploads_migrations (name) VALUES ($1)", file.name)
     return [file.name for file in files]
 

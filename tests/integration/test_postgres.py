@@ -41,6 +41,20 @@ async def test_migrations_are_applied_once_however_many_workers_start(pool: post
     assert sorted(applied) == [[], [], [], MIGRATIONS]
 
 
+async def test_a_migration_may_take_longer_than_a_statement_of_a_worker(
+    pool: postgres.Pool, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    # As with indexes of a table of many millions of rows.
+    await pool.execute(
+        """
+        CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); END';
+        CREATE EVENT TRIGGER linger ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION linger()"""
+    )
+    monkeypatch.setattr(postgres, "_COMMAND_TIMEOUT_S", 0.5)
+    async with asyncio.timeout(20), postgres.opened_pool(database_url) as impatient:
+        assert await migrations.migrate(impatient) == MIGRATIONS
+
+
 @pytest.mark.parametrize(
     "url",
     [
