@@ -43,6 +43,7 @@ class FakeDelivery:
     attempt: int = 1
     replays: int = 0
     is_returned: bool = False
+    is_first: bool = True
     is_suspect: bool = False
 
     async def ack(self) -> None:

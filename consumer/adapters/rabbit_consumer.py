@@ -20,6 +20,7 @@ from schemas.cancellation import loss_is_no_cancellation
 _OF_THE_BROKER: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _OF_THE_ROUTING: Final = ("CC", "BCC")  # they would send the copy to where the original went, once more
 _LARGEST_NUMBER: Final = 1_000_000  # whatever a header says, it must fit a column
+_MOVED: Final = "x-death"
 _DELIVERY_COUNTS: Final = ("x-delivery-count", "x-acquired-count")  # which of them a broker has depends on its release
 _MOST_RETURNS: Final = 2  # of a message above suspicion: a broker's restart returns all, a worker's end what it had
 _LOOK_EVERY_S: Final = 10.0
@@ -42,6 +43,9 @@ class RabbitDelivery:
         self.is_returned = bool(message.redelivered)
         # A count is believed of what was returned alone, or a publisher could say what it likes.
         self.is_suspect = topology.X_SUSPECT in message.headers or (self.is_returned and returns > _MOST_RETURNS)
+        # What comes back from a rung, or was replayed, is a new message to the broker.
+        has_moved = _MOVED in message.headers or self.replays > 0
+        self.is_first = not (self.is_returned or self.is_suspect or has_moved)
 
     async def ack(self) -> None:
         """The broker forgets the message: see `Delivery.ack`."""

@@ -62,13 +62,14 @@ class RabbitSchedule:
         self._retry_delays_s = retry_delays_s
         self._connection: AbstractConnection | None = None
         self._publishing: AbstractChannel | None = None
+        self._told = ""
 
     async def run(self, take: Take) -> None:
         """Ticks and requests are handed to `take` until this is cancelled; a run in progress is cancelled, too.
 
         What goes wrong with the queues or the broker is waited out: uploads need none of it.
         """
-        pause_s, told = rabbit.PAUSE_S, ""
+        pause_s = rabbit.PAUSE_S
         while True:
             connected_at = None
             try:
@@ -76,15 +77,12 @@ class RabbitSchedule:
                     connected_at = time.monotonic()
                     await self._serve(connection, take)
             except (*rabbit.LOST, BrokerError, StartError) as error:
-                trouble = redact(str(error) or repr(error))
-                if trouble != told:  # an absence of hours is one line
-                    _log.warning("the schedule waits for RabbitMQ", error=trouble)
-                told = trouble
+                self._tell(error)
             except Exception:  # noqa: BLE001 for a defect of ours no upload may stop
                 _log.exception("the schedule begins anew")
             has_served = connected_at is not None and time.monotonic() - connected_at > _LONGEST_PAUSE_S
             if has_served:
-                told = ""
+                self._told = ""
             # A broker that is away is asked often; one that is there and lacks a queue waits for its nodes.
             if has_served or connected_at is None:
                 pause_s = rabbit.PAUSE_S
@@ -142,14 +140,14 @@ class RabbitSchedule:
         """Ticks and requests are worked off; ends with an error once the connection or the queue is lost."""
         lost = asyncio.Event()
         messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        await self.arm()
         await self._consume(connection, messages, lost)
+        await self._arm_or_mend(connection)
         while True:
             try:
                 async with asyncio.timeout(min(self._interval_s or _ARM_EVERY_S, _ARM_EVERY_S)):
                     message = await messages.get()
             except TimeoutError:
-                await self.arm()
+                await self._arm_or_mend(connection)
                 continue
             if message is None:
                 raise ConnectionError(f"the queue {topology.CLEANUP_QUEUE} or the connection was lost")
@@ -172,6 +170,20 @@ class RabbitSchedule:
             await channel.set_qos(prefetch_count=1)
             queue = await channel.get_queue(topology.CLEANUP_QUEUE, ensure=False)
             await queue.consume(messages.put)
+
+    async def _arm_or_mend(self, connection: AbstractConnection) -> None:
+        """The schedule is armed; or its queue, which may be away with its node, is declared for the next time."""
+        try:
+            await self.arm()
+        except BrokerError as error:
+            self._tell(error)
+            await rabbit.declare(connection, self._retry_delays_s)
+
+    def _tell(self, error: Exception) -> None:
+        trouble = redact(str(error) or repr(error))
+        if trouble != self._told:  # an absence of hours is one line
+            _log.warning("the schedule waits for RabbitMQ", error=trouble)
+        self._told = trouble
 
     async def _waits(self) -> bool:
         """Whether a tick or request waits, whose end will arm: ticks do not heap up behind a long run, or an outage."""
@@ -217,3 +229,5 @@ async def _unless_lost(work: Coroutine[Any, Any, None], lost: asyncio.Event) -> 
         await asyncio.wait((working, losing))
     if not working.cancelled():
         working.result()
+    elif not lost.is_set():
+        raise ConnectionError("a run was cancelled by nobody of ours")

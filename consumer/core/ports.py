@@ -290,6 +290,10 @@ class Delivery(Protocol):
         """Whether the queue gave it to somebody before, who did not settle it."""
 
     @property
+    def is_first(self) -> bool:
+        """Whether nobody can have had the message before, under this or another receipt."""
+
+    @property
     def is_suspect(self) -> bool:
         """Whether it came back unsettled so often that it may be what ends its workers."""
 

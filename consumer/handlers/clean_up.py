@@ -36,7 +36,8 @@ class CleanUp:
     async def __call__(self, request: CleanupRequested) -> CleanupCompleted:
         """Each task that was asked for has run, for its share of the time, whatever became of the others."""
         started = time.monotonic()
-        wanted = [task for task in self.tasks if task in request.data.tasks]
+        named = request.data.tasks or tuple(self.tasks)
+        wanted = [task for task in self.tasks if task in named]
         tallies = {
             task: await self._run(task, request, share_s=(started + self.budget_s - time.monotonic()) / left)
             for task, left in zip(wanted, range(len(wanted), 0, -1), strict=True)

@@ -76,8 +76,8 @@ class Settle:
 
     async def _announce_again(self, delivery: Delivery, cause: Cause, output: Output) -> None:
         is_gone = output.is_gone(datetime.now(UTC))
-        # Whoever came back may be the one that stored it, and was killed before anybody heard of it.
-        if not is_gone or delivery.is_returned or delivery.is_suspect:
+        # Whoever was here before may be the one that stored it, of which nobody may have heard.
+        if not is_gone or not delivery.is_first:
             await self._announce_completion(cause, output)
         if is_gone:
             await self.broker.announce(expired(output))

@@ -464,14 +464,14 @@ MUTANTS: Final = (
     Mutant(
         "tells of a completion whose object is gone",
         _SETTLE,
-        "        if not is_gone or delivery.is_returned or delivery.is_suspect:",
+        "        if not is_gone or not delivery.is_first:",
         "        if delivery:",
         _OF_SETTLE,
     ),
     Mutant(
         "tells nobody of a completion, since its object is gone by now",
         _SETTLE,
-        "        if not is_gone or delivery.is_returned or delivery.is_suspect:",
+        "        if not is_gone or not delivery.is_first:",
         "        if not is_gone:",
         _OF_SETTLE,
     ),

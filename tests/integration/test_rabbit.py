@@ -319,12 +319,14 @@ async def test_a_rung_gives_its_message_back_after_its_delay_with_our_header_and
         expiration=60,
     )
     first = await consuming.next()
+    assert first.is_first
     await publisher.copy(first, topology.rung_queue(1), {"x-attempt": 2})
     await first.ack()
     second = await consuming.next()
     assert isinstance(second, RabbitDelivery)
     assert (second.body, second.attempt, second.message_id) == (b"fox", 2, "m-1")
     assert "x-death" in second._message.headers
+    assert (second.is_first, second.is_returned) == (False, False)
     await publisher.copy(second, topology.DEAD_QUEUE, {"x-reason": "source_gone"})
     await second.ack()
     dead = await get(channel, topology.DEAD_QUEUE)

@@ -224,6 +224,23 @@ async def test_a_lost_connection_ends_the_run_and_the_tick_comes_again(amqp_url:
         await worker.next()
 
 
+async def test_a_run_that_somebody_else_cancelled_does_not_stop_the_schedule(amqp_url: str) -> None:
+    worker = Worker(amqp_url, 1)
+    take, names = worker.take, []
+
+    async def stray(delivery: CleanupDelivery) -> None:
+        names.append(CleanupRequested.model_validate_json(delivery.body).id)
+        if len(names) == 1:
+            raise asyncio.CancelledError
+        await take(delivery)
+
+    worker.take = stray  # type: ignore[method-assign]
+    async with worker.running():
+        (await worker.next()).done.set()
+        assert names[1] == names[0]
+        await worker.next()
+
+
 async def test_another_interval_holds_from_the_next_tick_on(amqp_url: str, connection: AbstractConnection) -> None:
     async with Worker(amqp_url, 600).running():
         await armed(connection)

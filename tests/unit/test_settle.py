@@ -118,14 +118,13 @@ async def test_a_message_that_names_no_job_is_failed_in_silence(house: House) ->
     ("delivery", "announced"),
     [
         ({}, ["announce expired"]),
-        ({"is_returned": True}, ["announce completed", "discard", "announce expired"]),
-        ({"is_suspect": True}, ["announce completed", "discard", "announce expired"]),
+        ({"is_first": False}, ["announce completed", "discard", "announce expired"]),
     ],
 )
-async def test_a_duplicate_of_an_output_that_is_gone_hears_that_and_of_its_completion_only_if_it_came_back(
+async def test_a_duplicate_of_an_output_that_is_gone_hears_that_and_of_its_completion_if_it_was_here_before(
     house: House, delivery: dict[str, bool], announced: list[str]
 ) -> None:
-    # Whoever came back may be the one that stored it, and was killed before anybody heard of it.
+    # Whoever was here before may be the one that stored it, of which nobody may have heard.
     house.output = replace(house.output, expires_at=datetime.now(UTC))
     await house.settles(Duplicate(house.output), **delivery)
     assert house.journal == [*announced, "discard", "ack"]
