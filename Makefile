@@ -23,7 +23,7 @@ check: ## format, lint, types, import contracts, unit tests; under a minute
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q $(IN_PARALLEL) tests/unit
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/unit
 
 bench: ## events per second, CPU and memory beside a bare loop
 	@sandbox/setup python services bench

@@ -205,9 +205,9 @@ async def test_a_listing_is_in_the_order_of_bytes_and_has_what_others_put_there(
 
 
 async def test_a_listing_of_more_than_a_page_is_read_page_by_page_from_any_key(store: ObjectStore) -> None:
-    keys = [f"users/{number:05}" for number in range(2500)]
+    keys = [f"users/{number:05}" for number in range(1100)]
     await fill(store, keys)
-    pages = [await store.listed(after) for after in ("", keys[999], keys[1999], keys[2499])]
-    assert [len(page) for page in pages] == [1000, 1000, 500, 0]
+    pages = [await store.listed(after) for after in ("", keys[999], keys[1099])]
+    assert [len(page) for page in pages] == [1000, 100, 0]
     assert [found.key for page in pages for found in page] == keys
     assert (await store.listed("users/00009x"))[0].key == keys[10]

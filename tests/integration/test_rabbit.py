@@ -436,13 +436,12 @@ async def test_a_broker_that_blocks_publishers_is_named_and_takes_what_comes_aft
     await consuming.stop()
 
 
-async def test_an_absent_broker_is_waited_for_and_can_be_given_up(private_rabbit: Callable[[], RabbitMQ]) -> None:
-    server = private_rabbit()
-    await asyncio.to_thread(server.stop)
-    consuming = Consuming(server.url)
+async def test_an_absent_broker_is_waited_for_and_can_be_given_up(amqp_url: str) -> None:
+    proxy = Proxy(amqp_url)  # not up yet
+    consuming = Consuming(proxy.url())
     starting = asyncio.create_task(consuming.start())
     done, _ = await asyncio.wait((starting,), timeout=1.5)
     assert not done
-    await asyncio.to_thread(server.start)
-    await asyncio.wait_for(starting, 30)
-    await consuming.stop()
+    async with proxy:
+        await asyncio.wait_for(starting, 30)
+        await consuming.stop()
