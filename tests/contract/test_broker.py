@@ -84,6 +84,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 async def test_a_delivery_is_the_first_attempt_of_no_replay_unless_its_headers_say_otherwise(place: Place) -> None:
     delivery = await place.deliver(b"one", {})
     assert (delivery.body, delivery.attempt, delivery.replays, delivery.message_id) == (b"one", 1, 0, "m-1")
+    assert delivery.is_first
     delivery = await place.deliver(b"two", {"x-attempt": 4, "x-replays": 2})
     assert (delivery.body, delivery.attempt, delivery.replays) == (b"two", 4, 2)
 

@@ -21,7 +21,9 @@ from tests import programs
 from tests.e2e.api_client import PASSWORD, ApiClient
 from tests.e2e.conftest import StartWorker
 from tests.e2e.product_process import ApiProcess, basics
+from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import EXPIRED, USER, Wire, event
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.real
 
@@ -67,6 +69,28 @@ async def test_an_output_goes_with_the_next_tick_after_its_time_and_stays_gone(
     so_far = runs()
     assert await asyncio.to_thread(eventually, lambda: runs() > so_far + 1, 30)  # the next one may have begun before
     assert REMOVED in worker.get("/metrics")[1], "what is gone goes once"
+
+
+async def test_a_file_stays_young_while_its_event_is_in_work(
+    start_worker: StartWorker, wire: Wire, oss: WatchedOss, temp_dir: Path, png: bytes
+) -> None:
+    file = temp_dir / "fox.png"
+    file.write_bytes(png)
+    async with Proxy(oss.url) as proxy:
+        worker = start_worker(OSS_ENDPOINT=proxy.url(), TEMP_MAX_AGE_S="1")
+        await asyncio.to_thread(worker.await_ready)
+        proxy.freeze()
+        published = event(file.as_uri())
+        await wire.publish(published)
+        changes = {file.stat().st_ctime_ns}
+
+        def has_changed_often() -> bool:
+            changes.add(file.stat().st_ctime_ns)
+            return len(changes) > 3  # by being taken once, and touched then
+
+        assert await asyncio.to_thread(eventually, has_changed_often, 30)
+        proxy.thaw()
+        await wire.completion(published)
 
 
 async def test_a_rehearsal_changes_nothing_and_counts_what_the_run_after_it_removes(

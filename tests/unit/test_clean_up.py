@@ -155,3 +155,11 @@ async def test_a_run_that_is_cancelled_ends_at_once(house: House) -> None:
         await running
     assert not house.journal
     assert not house.meter.ended
+
+
+async def test_a_request_that_names_no_task_means_all(house: House) -> None:
+    request = CleanupRequested(
+        id="now", source="/operators/test", time=datetime.now(UTC), data=CleanupRequestedData(tasks=())
+    )
+    await CleanUp(house.tasks, house.meter)(request)
+    assert house.journal == ["temp", "expired", "orphans"]
