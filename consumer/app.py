@@ -3,16 +3,14 @@
 import asyncio
 import math
 import os
-import signal
 import socket
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Final, TypeVar, get_args
+from typing import Final, get_args
 
 import structlog
 
@@ -45,6 +43,7 @@ from consumer.runtime.dispatch import Dispatch
 from consumer.runtime.health import Health
 from consumer.runtime.intake import Intake
 from consumer.runtime.settle import Settle
+from consumer.runtime.stop import FAILED, Stop
 from consumer.runtime.trial import Trial
 from consumer.runtime.turns import Turns
 from consumer.runtime.worker import Worker
@@ -52,12 +51,8 @@ from consumer.settings import DeclareSettings, WorkerSettings
 from schemas.environment import PART_PREFIX, DatabaseSettings
 
 _LAG_INTERVAL_S: Final = 1.0
-_FAILED: Final = 1
-_INTERRUPTED: Final = 130
 _TOUCH_EVERY_S: Final = 60.0
 _SHARE_OF_HOST: Final = 0.25  # of the prefetch, for a source that does not answer: four of them would fill it
-
-Result = TypeVar("Result")
 
 _log = structlog.get_logger()
 
@@ -105,44 +100,17 @@ async def work(settings: WorkerSettings) -> int:
     Raises:
         StartError: something must be changed before a worker can start.
     """
-    stop = _Stop()
+    stop = Stop(settings.drain_timeout_s)
     async with AsyncExitStack() as stack:
         parts = await stop.or_result(_open(settings, stack))
         if parts is not None:
-            is_stalled = await stop.or_result(_run(parts))
+            stop.is_idle = parts.worker.is_idle
+            if await stop.or_result(_run(parts)):
+                stop.ask(FAILED)
             await parts.consumer.stop()
-            if not await parts.worker.drain(settings.drain_timeout_s):
-                _log.warning("stopped with deliveries in work; they come again", waited_s=settings.drain_timeout_s)
-                return _FAILED
-            if is_stalled:
-                return _FAILED
+            await parts.worker.drain()
         _log.info("stopped")
     return stop.exit_code
-
-
-class _Stop:
-    """SIGTERM and SIGINT, as something to wait for."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-        self._event = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._set, 0)
-        loop.add_signal_handler(signal.SIGINT, self._set, _INTERRUPTED)
-
-    def _set(self, exit_code: int) -> None:
-        self.exit_code = exit_code
-        self._event.set()
-
-    async def or_result(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """What the work returns or raises, or none if a signal came first; then the work was cancelled."""
-        signalled = asyncio.create_task(self._event.wait())
-        working = asyncio.create_task(work)
-        await asyncio.wait((signalled, working), return_when=asyncio.FIRST_COMPLETED)
-        signalled.cancel()
-        working.cancel()
-        await asyncio.wait((working,))
-        return None if working.cancelled() else working.result()
 
 
 async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:

@@ -158,7 +158,8 @@ class WorkerSettings(DeclareSettings, DatabaseSettings, OssSettings, SourceSetti
         return self
 
     drain_timeout_s: Seconds = 25
-    """Seconds that a stopping worker gives to what it has begun. Default: below Kubernetes' grace of 30."""
+    """Seconds that a stopping worker gives to what it has begun; then it ends, whatever hangs. Default: below the 30
+    after which Kubernetes kills."""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     """Outputs expire after this many days, 1 to 36500. Default, unset: never."""
     cleanup_interval_s: int = Field(default=3600, ge=0, le=30 * 86_400)

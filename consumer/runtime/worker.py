@@ -41,16 +41,14 @@ class Worker:
         finally:
             self._leave(delivery)
 
-    async def drain(self, timeout_s: float) -> bool:
-        """Waits until nothing is in work, at most `timeout_s` seconds; whether that came about."""
-        if self._in_flight == 0:
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+    def is_idle(self) -> bool:
+        """Whether nothing is in work."""
+        return self._in_flight == 0
+
+    async def drain(self) -> None:
+        """Nothing is in work any more."""
+        while not self.is_idle():
+            await self._idle.wait()
 
     async def _work(self, delivery: Delivery, verdict: Dispatched | None = None) -> None:
         started = time.perf_counter()

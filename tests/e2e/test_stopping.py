@@ -1,6 +1,7 @@
 """However a worker ends, every event is stored once."""
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from tests.e2e.conftest import StartWorker
 from tests.e2e.image_host import ImageHost
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import COMPLETED, FAILED, Wire, event
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.real
 
@@ -22,6 +24,8 @@ Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 DETACHED = "image_uploads_consumer_attached 0.0"
 MANY = 120
 PREFETCH = 16
+DRAIN_S = 2
+SLACK_S = 1.5
 SHARE = PREFETCH // 4  # of a host that has not answered yet; the others wait for its first answer
 
 
@@ -76,6 +80,37 @@ async def test_a_drain_that_takes_too_long_is_given_up_and_its_event_comes_again
     await asyncio.to_thread(second.await_ready)
     await wire.completion(published)
     assert await asyncio.to_thread(second.stop) == 0
+
+
+@pytest.mark.parametrize("link", ["AMQP_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("is_busy", [True, False])
+async def test_a_server_that_falls_silent_does_not_hold_up_a_stop(
+    link: str,
+    is_busy: bool,  # noqa: FBT001 pytest gives parameters by name
+    settings: dict[str, str],
+    start_worker: StartWorker,
+    wire: Wire,
+    image_host: ImageHost,
+    png: bytes,
+) -> None:
+    published = event(image_host.give("fox.png", png), "job")
+    async with Proxy(settings[link]) as proxy:
+        first = start_worker(DRAIN_TIMEOUT_S=str(DRAIN_S), **{link: proxy.url()})
+        await asyncio.to_thread(first.await_ready)
+        if is_busy:
+            image_host.hold()
+            await wire.publish(published)
+            assert await asyncio.to_thread(eventually, lambda: image_host.requests.total() == 1, 30)
+        proxy.freeze()
+        image_host.release()
+        began = time.monotonic()
+        assert await asyncio.to_thread(first.stop) == (1 if is_busy else 0)
+        assert time.monotonic() - began < DRAIN_S + SLACK_S
+
+    if is_busy:
+        second = start_worker()
+        await asyncio.to_thread(second.await_ready)
+        await wire.completion(published)
 
 
 async def test_after_sigkill_another_worker_finishes_and_each_event_is_one_row_and_one_object(
