@@ -25,6 +25,7 @@ from tests.faults import (  # noqa: F401 each brings its campaigns
     freezes,
     inventory,
     leaders,
+    links,
     mutants,
     outages,
     restarts,

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from itertools import dropwhile, zip_longest
+from dataclasses import dataclass, field, replace
+from itertools import dropwhile, takewhile, zip_longest
 from typing import Final
 
 from sandbox.oss import Fault, Kind
+from schemas import topology
 from schemas.reasons import Reason
 from tests.e2e.image_host import UNAVAILABLE
 from tests.e2e.product_process import WorkerProcess
@@ -21,6 +22,7 @@ from tests.faults.world import PointsWorker, World
 _HANG_S: Final = 3
 _OSS_TIMEOUT_S: Final = "2"
 _LAST: Final = "after ack"
+_AFTERWARDS: Final = ("before erase", "after erase")  # of a suspect's note
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Crossings:
         await self.world.generator.publish(planned)
         await self.world.settled()
         passed = list(self.gate.passed)
-        return passed[: passed.index(_LAST) + 1]
+        first = passed[: passed.index(_LAST) + 1]
+        return first + list(takewhile(_AFTERWARDS.__contains__, passed[len(first) :]))
 
     async def cross(self, name: str, route: "Route", point: str, action: "Action") -> None:
         """The event of this route has ended as it must, whatever happened at the point."""
@@ -129,12 +132,17 @@ async def _duplicate(world: World) -> Planned:
     return planned
 
 
+async def _suspected(world: World) -> Planned:
+    return replace(world.mixture.good("file"), headers={topology.X_SUSPECT: 1})
+
+
 _ROUTES: Final[dict[str, Route]] = {
     "stored": _stored,
     "failed": _failed,
     "retried": _retried,
     "held": _held,
     "duplicate": _duplicate,
+    "suspected": _suspected,
 }
 _ACTIONS: Final = (_kill, _stop, _cut_broker, _cut_database, _hang_storage)
 

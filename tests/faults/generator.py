@@ -68,6 +68,7 @@ class Generator:
         exchange = await self._channel.get_exchange(topology.EXCHANGE, ensure=False)
         message = aio_pika.Message(
             planned.body,
+            headers=dict(planned.headers),
             content_type=CONTENT_TYPE,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             message_id=planned.message_id,

@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import md5
 from itertools import count
 from pathlib import Path
@@ -54,6 +54,7 @@ class Planned:
     event: ImageGenerated | None
     """What the body says; none if it cannot be read."""
     fate: Content | Reason
+    headers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> Name:
@@ -88,7 +89,7 @@ class Mixture:
         self._host = host
         self._web = web
         self._temp_dir = temp_dir
-        self._poison = poison
+        self.poison = poison
         self.duplicates = duplicates
         self._random = Random(seed)
         self._numbers = count(1)
@@ -97,7 +98,7 @@ class Mixture:
         """So many events, and some of them again a few places later."""
         again: list[Planned] = []
         for _ in range(distinct):
-            bad = self._random.random() < self._poison
+            bad = self._random.random() < self.poison
             yield (planned := self.bad() if bad else self.good())
             if self._random.random() < self.duplicates:
                 again.append(planned)

@@ -16,6 +16,7 @@ from consumer.adapters.image_source import ImageSources
 from consumer.adapters.inspect import PillowInspector
 from consumer.adapters.oss import OssStore
 from consumer.adapters.postgres_records import PostgresRecords
+from consumer.adapters.postgres_trials import PostgresTrials
 from consumer.adapters.rabbit_consumer import RabbitDelivery
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from schemas import topology
@@ -86,6 +87,9 @@ def wrap(gate: _Gate, fatal_url: str | None) -> None:
     ImageSources.open = opened  # type: ignore[method-assign,assignment]
     for kind, method, name in (
         (PostgresRecords, "find", lambda *_: "find"),
+        (PostgresTrials, "crashes", lambda *_: "look for crashes"),
+        (PostgresTrials, "begin", lambda *_: "note"),
+        (PostgresTrials, "end", lambda *_: "erase"),
         (PillowInspector, "__call__", lambda *_: "inspect"),
         (OssStore, "put", lambda key, *_: None if key.startswith("users/.") else "put"),
         (PostgresRecords, "record", lambda *_: "record"),

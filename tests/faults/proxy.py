@@ -108,6 +108,13 @@ class Proxy:
         for ends in self._connections.values():
             _reset(*ends)
 
+    def end(self) -> None:
+        """The server is told that its connections have ended, and ends them from its side."""
+        for _, *far in self._connections.values():
+            for end in far:
+                with suppress(OSError):
+                    end.write_eof()
+
     def freeze(self, *, frozen: bool = True) -> None:
         """Nothing comes through in either direction."""
         self.to_server.frozen = self.to_client.frozen = frozen

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults import crashes, crossings, expiry, outages  # noqa: F401 each brings its campaigns
+from tests.faults import crashes, crossings, expiry, links, outages  # noqa: F401 each brings its campaigns
 from tests.faults.campaign import CAMPAIGNS
 from tests.faults.services import Services
 
@@ -26,7 +26,7 @@ async def test_thirty_kills_lose_and_double_nothing(services: Services) -> None:
 
 async def test_a_kill_at_any_point_of_a_messages_way_changes_nothing_about_its_end(services: Services) -> None:
     figures = await figures_of("points", services)
-    assert figures["crossings"] >= 40
+    assert figures["crossings"] >= 60
 
 
 async def test_an_event_that_kills_its_workers_takes_no_other_along(services: Services) -> None:
@@ -36,6 +36,11 @@ async def test_an_event_that_kills_its_workers_takes_no_other_along(services: Se
 
 async def test_a_store_that_is_away_for_longer_than_the_ladder_fails_nothing(services: Services) -> None:
     await figures_of("oss-outage", services)
+
+
+async def test_no_fault_of_any_link_loses_anything_or_costs_an_attempt(services: Services) -> None:
+    figures = await figures_of("links", services)
+    assert figures["faults"] == 27
 
 
 async def test_what_is_due_goes_and_nothing_else_whoever_is_killed_on_the_way(services: Services) -> None:
