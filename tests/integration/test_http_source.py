@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
@@ -18,8 +18,9 @@ from consumer.adapters.file_source import FileSource
 from consumer.adapters.host_turns import HostTurns
 from consumer.adapters.http_source import HttpSource
 from consumer.adapters.image_source import ImageSources
-from consumer.core.errors import PermanentError, TransientError, UploadError
+from consumer.core.errors import BusyError, PermanentError, TransientError, UploadError
 from schemas.reasons import Reason
+from tests.integration.canned_server import CannedServer, Then
 
 MAX_BYTES = 3_000_000
 
@@ -88,9 +89,14 @@ class Sources:
         self.directory = directory
         self.opened: list[HttpSource] = []
 
-    def make(self, networks: Sequence[str] = ("127.0.0.0/8",), hosts: Sequence[str] = ()) -> ImageSources:
+    def make(
+        self,
+        networks: Sequence[str] = ("127.0.0.0/8",),
+        hosts: Sequence[str] = (),
+        turns: HostTurns | None = None,
+    ) -> ImageSources:
         guard = AddressGuard(hosts, [ip_network(network) for network in networks])
-        self.opened.append(HttpSource(guard, HostTurns(64, timeout_s=60), max_bytes=MAX_BYTES))
+        self.opened.append(HttpSource(guard, turns or HostTurns(64, timeout_s=60), max_bytes=MAX_BYTES))
         files = FileSource(self.directory, max_bytes=MAX_BYTES)
         return ImageSources(self.opened[-1], files, directory=self.directory, max_bytes=MAX_BYTES, timeout_s=2)
 
@@ -265,3 +271,36 @@ async def test_a_data_url_is_decoded_and_its_size_is_bounded(sources: Sources) -
         assert image.size_bytes == 3
     error = await verdict(sources.make(), "data:;base64," + "A" * 4_000_004)
     assert error.reason is Reason.TOO_LARGE
+
+
+async def test_a_host_that_does_not_answer_takes_its_share_and_no_other_hosts(host: Host, sources: Sources) -> None:
+    source = sources.make(turns=HostTurns(1, timeout_s=60, patience_s=0))
+    async with CannedServer(then=Then.SILENCE) as silent:
+        waiting = asyncio.create_task(verdict(source, f"{silent.url}/fox.png"))
+        while not silent.asked:  # noqa: ASYNC110 nothing tells that it was asked
+            await asyncio.sleep(0.001)
+        assert isinstance(await verdict(source, f"{silent.url}/fox.png"), BusyError)
+        async with source.open(f"{host.url}/fox.png") as image:
+            assert image.size_bytes == 3
+        assert isinstance(await waiting, TransientError)
+        assert silent.asked == 1
+
+
+async def test_a_source_that_redirects_in_a_circle_is_left_after_five(host: Host, sources: Sources) -> None:
+    error = await verdict(sources.make(), f"{host.url}/loop")
+    assert error.detail.startswith("more than 5 redirects")
+
+
+async def test_a_source_that_trickles_is_given_up(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sources.make()
+    monkeypatch.setattr(source, "_timeout_s", 0.01)
+
+    async def trickle(_url: str) -> AsyncGenerator[bytes]:
+        yield b"x"
+        await asyncio.sleep(3)  # longer than it is given
+        yield b"x"
+
+    monkeypatch.setattr(sources.opened[-1], "chunks", trickle)
+    error = await verdict(source, "https://cdn.test/fox.png")
+    assert isinstance(error, TransientError)
+    assert "SOURCE_TIMEOUT_S" in error.detail

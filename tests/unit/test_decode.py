@@ -127,3 +127,17 @@ def test_no_json_in_any_field_makes_it_raise_anything_else(outer: str, inner: st
     else:
         assert isinstance(event, ImageGenerated)
         event.body()
+
+
+def test_of_a_refused_event_nothing_is_kept_that_no_row_could_hold() -> None:
+    refused = refusal(samples.body(time=None, data={"imageUrl": "HERE"}).replace(b"HERE", rb"https://cdn.test/\u0000"))
+    assert (refused.cause.job_id, refused.cause.image_url) == ("abc123", None)
+
+
+def test_messages_without_a_name_are_told_apart_by_their_ids_and_by_their_runs() -> None:
+    causes = []
+    for message_id, replays in (("one", 0), ("two", 0), ("one", 1)):
+        with pytest.raises(EventRefusedError) as caught:
+            decode(b"garbage", content_type=EVENT, message_id=message_id, replays=replays)
+        causes.append(caught.value.cause)
+    assert len({cause.failure_id for cause in causes}) == len(causes)

@@ -32,9 +32,9 @@ async def test_a_message_that_is_no_event_fails_without_reaching_the_handler() -
     async def handler(_event: ImageGenerated, _cause: Cause) -> Outcome:
         raise AssertionError("reached")
 
-    dispatched = await Dispatch(handler, answers, 5, [1])(FakeDelivery(b"garbage"))
+    dispatched = await Dispatch(handler, answers, 5, [1])(FakeDelivery(b"garbage", replays=2))
     assert isinstance(dispatched.outcome, Failed)
-    assert dispatched.outcome.reason is Reason.UNDECODABLE
+    assert (dispatched.outcome.reason, dispatched.cause.replays) == (Reason.UNDECODABLE, 2)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ async def test_cancellation_is_not_an_outcome() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_the_attempt_that_a_delivery_is_chooses_its_rung_and_ends_the_ladder() -> None:
+    async def handler(_event: ImageGenerated, _cause: Cause) -> Outcome:
+        raise TransientError(Reason.SOURCE_UNAVAILABLE, "503")
+
+    dispatch = Dispatch(handler, answers, 5, [7, 8])
+    outcomes = [(await dispatch(FakeDelivery(samples.body(), attempt=attempt))).outcome for attempt in (2, 3)]
+    assert outcomes == [
+        Retry(Reason.SOURCE_UNAVAILABLE, "503", 8),
+        Failed(Reason.SOURCE_UNAVAILABLE, "503"),
+    ]

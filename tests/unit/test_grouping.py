@@ -72,3 +72,18 @@ async def test_a_caller_who_gives_up_takes_nobody_along() -> None:
     assert await stayer == 20
     with pytest.raises(asyncio.CancelledError):
         await quitter
+
+
+async def test_a_caller_who_gives_up_before_all_are_refused_takes_nobody_along() -> None:
+    async def run(_items: Sequence[int]) -> list[int]:
+        leaving.cancel()
+        await asyncio.sleep(0)
+        raise ZeroDivisionError("a defect")
+
+    grouped = Grouped(run)
+    leaving = asyncio.create_task(grouped(1))
+    staying = asyncio.create_task(grouped(2))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(staying, 10)
+    with pytest.raises(asyncio.CancelledError):
+        await leaving

@@ -122,3 +122,20 @@ async def test_deliveries_are_paused_while_a_dependency_that_they_need_fails_its
     assert turns[-1] is False
     assert turns.count(False) == 1
     assert (set(lamps.values()), intake.problems()) == ({False}, {})
+
+
+@pytest.mark.parametrize("defect", [OSError("away"), ZeroDivisionError("a defect"), None])
+async def test_a_probe_that_raises_anything_or_never_ends_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, defect: Exception | None
+) -> None:
+    monkeypatch.setattr(health_module, "_TIMEOUT_S", 0.01)
+
+    async def probe() -> None:
+        if defect:
+            raise defect
+        await asyncio.Event().wait()
+
+    health = Health(["storage"])
+    health.watch("storage", probe)
+    async with asyncio.timeout(10):
+        assert not await health.answers("storage")

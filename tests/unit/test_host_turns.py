@@ -134,3 +134,12 @@ async def test_a_fetch_that_is_given_up_is_no_answer_however_soon(clock: Clock) 
     with pytest.raises(BusyError):
         await fetches(turns, "bad.test", 1)
     await bad.aclose()
+
+
+async def test_a_fetch_that_goes_wrong_makes_room(turns: HostTurns) -> None:
+    others = await fetches(turns, "bad.test", SHARE - 1)
+    with pytest.raises(ConnectionError):
+        async with turns.of("bad.test"):
+            raise ConnectionError("reset")
+    await (await fetches(turns, "bad.test", 1)).aclose()
+    await others.aclose()

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from consumer.core.announcements import completed, expired, failed
+from consumer.core.announcements import completed, delayed, expired, failed
 from consumer.core.object_key import happened_at, is_ours, object_key
+from consumer.core.outcome import Hold
 from consumer.core.records import Cause
 from schemas.events import output_id
+from schemas.reasons import Reason
 from tests import samples
 
 KEY = re.compile(
@@ -134,12 +136,29 @@ def test_each_run_fails_under_an_id_of_its_own_and_every_copy_of_it_has_that_id(
     event = samples.event(id="0c5e")
     assert (Cause.of(event, run).failure_id == Cause.of(event, other).failure_id) == (run == other)
     failure = samples.failure(Cause.of(event, run))
-    assert failed(failure) == failed(failure)
+    event_of_it = failed(failure)
+    assert event_of_it == failed(failure)
+    assert event_of_it is not None
+    assert (event_of_it.id, event_of_it.time) == (str(failure.id), failure.failed_at)
+
+
+def test_every_copy_of_a_completion_is_equal() -> None:
+    output = samples.output(samples.event())
+    event = completed(output, output.url)
+    assert event.time == output.created_at
+    assert event.body() == completed(output, output.url).body()
+
+
+def test_every_delay_of_an_event_is_an_event_of_its_own() -> None:
+    cause, hold = Cause.of(samples.event()), Hold(Reason.STORAGE_UNAVAILABLE, "503", 5)
+    moments = [datetime(2026, 11, 22, 13, minute, tzinfo=UTC) for minute in range(3)]
+    assert len({hint.id for moment in moments if (hint := delayed(cause, hold, 1, moment))}) == len(moments)
 
 
 def test_messages_that_name_no_event_are_told_apart_by_their_bytes() -> None:
     assert Cause("aa").failure_id == Cause("aa").failure_id
     assert Cause("aa").failure_id != Cause("bb").failure_id
+    assert Cause("aa", 1).failure_id != Cause("aa").failure_id
 
 
 def test_a_conflicting_event_does_not_take_the_id_of_the_failure_it_conflicts_with() -> None:

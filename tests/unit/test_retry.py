@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.errors import DependencyError, PermanentError, TransientError
+from consumer.core.errors import BusyError, DependencyError, PermanentError, TransientError
 from consumer.core.outcome import Failed, Hold, Retry
 from consumer.core.retry import outcome_of
 from schemas.reasons import Reason
@@ -23,6 +23,13 @@ def test_a_transient_error_climbs_every_rung_once_and_then_fails(delays_s: list[
 def test_a_neighbours_fault_is_held_on_the_first_rung_however_often(delays_s: list[int], attempt: int) -> None:
     error = DependencyError("storage", Reason.STORAGE_UNAVAILABLE, "503")
     assert outcome_of(error, attempt, delays_s) == Hold(Reason.STORAGE_UNAVAILABLE, "503", delays_s[0])
+
+
+@given(ladders, st.integers(1, 1000), waits_s)
+def test_who_finds_no_room_is_held_until_there_will_be_some(delays_s: list[int], attempt: int, wait_s: float) -> None:
+    outcome = outcome_of(BusyError(Reason.SOURCE_UNAVAILABLE, "busy", not_before_s=wait_s), attempt, delays_s)
+    assert isinstance(outcome, Hold)
+    assert outcome.delay_s == min((delay_s for delay_s in delays_s if delay_s >= wait_s), default=delays_s[-1])
 
 
 @given(ladders, st.integers(1, 1000))

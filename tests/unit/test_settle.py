@@ -1,5 +1,6 @@
 """The order of the steps is the promise; every test here looks at the order."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,6 +107,8 @@ async def test_a_failure_that_is_recorded_already_is_the_one_that_is_told(house:
     first, second = house.broker.announced
     assert first.body() == second.body()
     assert len(house.records.failures) == 1
+    one, other = house.broker.queues["image-uploads.dead"]
+    assert one == other
 
 
 async def test_a_message_that_names_no_job_is_failed_in_silence(house: House) -> None:
@@ -184,7 +187,59 @@ async def test_a_conflicting_event_fails_beside_the_event_it_conflicts_with(hous
     other = Cause.of(samples.event(id=house.event.id, job_id="another"))
     house.cause = other
     await house.settles(Failed(Reason.CONFLICTING_EVENT, "conflict"))
+    assert house.broker.announced[-1].id == str(other.conflict_id)
     assert {failure.reason for failure in house.records.failures.values()} == {
         Reason.NOT_AN_IMAGE,
         Reason.CONFLICTING_EVENT,
     }
+
+
+async def test_a_conflict_leaves_the_id_of_a_failure_to_the_event_that_came_first(house: House) -> None:
+    await house.settles(Failed(Reason.CONFLICTING_EVENT, "conflict"))
+    assert list(house.records.failures) == [house.cause.conflict_id]
+
+
+async def test_the_row_of_a_failure_names_its_run_its_file_and_its_url_without_a_query(house: House) -> None:
+    house.cause = Cause.of(house.event, replays=2)
+    await house.settles(FAILED, attempt=3, replays=2)
+    (row,) = house.records.failures.values()
+    assert (row.attempts, row.replays, row.source_file) == (3, 2, "/tmp/dream-factory/fox.png")
+    ((_, headers),) = house.broker.queues["image-uploads.dead"]
+    assert headers["x-replays"] == 2
+    house.cause = Cause.of(samples.event(image_url="https://cdn.test/fox.png?Signature=CANARY"))
+    await house.settles(FAILED)
+    assert house.records.failures[house.cause.failure_id].image_url == "https://cdn.test/fox.png"
+
+
+async def test_between_two_tries_of_a_refused_step_nothing_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle_module, "_FIRST_PAUSE_S", 3600)
+    house.journal.trouble["announce completed"] = BrokerError("refused")
+    settling = asyncio.create_task(house.settles(Stored(house.output)))
+    done, _ = await asyncio.wait((settling,), timeout=0.01)
+    assert not done
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert house.journal == []
+
+
+@pytest.mark.parametrize("kind", ["stored", "retried"])
+async def test_what_is_cancelled_in_the_middle_is_not_acked(house: House, kind: str) -> None:
+    outcomes: dict[str, Outcome] = {"stored": Stored(house.output), "retried": Retry(Reason.SOURCE_GONE, "404", 5)}
+    begun = asyncio.Event()
+    announce = house.broker.announce
+
+    async def hang(_event: object) -> None:
+        house.broker.announce = announce  # type: ignore[method-assign]  # only the first one hangs
+        begun.set()
+        await asyncio.Event().wait()
+
+    house.broker.announce = hang  # type: ignore[assignment,method-assign]
+    settling = asyncio.create_task(house.settles(outcomes[kind]))
+    await begun.wait()
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert "ack" not in house.journal

@@ -173,3 +173,11 @@ async def test_what_goes_wrong_is_raised_with_its_blame_and_leaves_no_row() -> N
         await house.handles(samples.event(image_url="https://cdn.test/page"))
     assert not house.records.outputs
     assert not house.store.objects
+
+
+async def test_an_output_names_the_file_that_it_was_made_from() -> None:
+    house, url = House(), "file:///tmp/dream-factory/fox.png"
+    house.source.images[url] = b"PNG fox"
+    outcome = await house.handles(samples.event(image_url=url))
+    assert isinstance(outcome, Stored)
+    assert outcome.output.source_file == "/tmp/dream-factory/fox.png"

@@ -233,3 +233,27 @@ async def test_what_is_no_suspect_becomes_none_by_being_held(house: House) -> No
     await house.worker.take(FakeDelivery(samples.body()))
     [(_, headers)] = house.broker.queues[rung_queue(5)]
     assert headers == {"x-attempt": 1}
+
+
+async def test_another_message_of_the_same_id_has_no_share_in_its_crashes(house: House) -> None:
+    house.gate.set()
+    for _ in range(MOST_CRASHES):
+        await house.crash(suspect(b"killer"))
+    await house.worker.take(suspect())
+    assert house.started.is_set()
+
+
+async def test_what_becomes_of_one_that_is_not_tried_waits_for_one_that_is_tried_alone(house: House) -> None:
+    await house.crash(suspect())
+    alone = asyncio.create_task(house.worker.take(suspect()))
+    await house.started.wait()
+    returned = suspect(samples.body(id="another"))
+    returned.is_returned = True
+    await house.crash(returned)
+    held = asyncio.create_task(house.worker.take(returned))
+    done, _ = await asyncio.wait((held,), timeout=0.01)
+    assert not done
+    assert returned.journal == []
+    house.gate.set()
+    await asyncio.gather(alone, held)
+    assert returned.journal == ["ack"]
