@@ -127,6 +127,16 @@ async def test_an_event_that_failed_owns_its_name_against_another(records: Recor
     assert recorded == Recorded(owner=failure.fingerprint)
 
 
+async def test_of_two_that_failed_at_once_the_first_owns_the_name_until_one_is_stored(records: Records) -> None:
+    events = [samples.event(id="0c5e", job_id=job) for job in ("zebra", "fox", "ant")]
+    causes = [Cause.of(event) for event in events]
+    for cause in causes:
+        await records.fail(samples.failure(cause))
+    assert {(await records.find(cause)).owner for cause in causes} == {causes[0].fingerprint}
+    await records.record(samples.output(events[1]))
+    assert {(await records.find(cause)).owner for cause in causes} == {causes[1].fingerprint}
+
+
 @pytest.mark.parametrize("reason", [Reason.INVALID_EVENT, Reason.UNSUPPORTED_EVENT, Reason.CONFLICTING_EVENT])
 async def test_what_was_never_read_as_an_event_owns_no_name(records: Records, reason: Reason) -> None:
     event = samples.event()

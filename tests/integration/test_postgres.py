@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from consumer.adapters import migrations, postgres
 from consumer.adapters.postgres_cleanup import _USES
 from consumer.adapters.postgres_records import _FIND, _NEVER_EVENTS, PostgresRecords
 from consumer.core.errors import DependencyError, StartError
-from consumer.core.records import Cause
+from consumer.core.records import Cause, Recorded
 from consumer.core.source_file import source_file
 from sandbox.postgres import Postgres
 from schemas.reasons import Reason
@@ -216,6 +217,14 @@ async def test_one_bad_row_fails_alone(records: PostgresRecords) -> None:
     results = await asyncio.gather(*map(records.record, outputs), return_exceptions=True)
     assert [isinstance(result, Exception) for result in results] == [number == 4 for number in range(10)]
     assert isinstance(results[4], asyncpg.DataError)
+
+
+async def test_one_bad_look_up_fails_alone(records: PostgresRecords) -> None:
+    causes = [Cause.of(samples.event()) for _ in range(4)]
+    causes[2] = replace(causes[2], event_id="a\0b")
+    found = await asyncio.gather(*map(records.find, causes), return_exceptions=True)
+    assert isinstance(found.pop(2), postgres.BAD_DATA)
+    assert found == [Recorded()] * 3
 
 
 async def test_two_outputs_under_one_key_are_an_error_and_not_silence(records: PostgresRecords) -> None:

@@ -210,7 +210,8 @@ async def test_what_came_back_with_one_or_two_crashes_of_others_is_no_suspect(
     await consuming.consumer.start()
     await returned(amqp_url, channel, b"fox", times=2)
     consuming.running = asyncio.create_task(consuming.consumer.run())
-    assert not (await consuming.next()).is_suspect
+    delivery = await consuming.next()
+    assert (delivery.is_suspect, delivery.is_first) == (False, False)
     await consuming.stop()
 
 
@@ -290,6 +291,16 @@ async def test_a_broker_that_keeps_its_messages_is_subscribed_to_anew(amqp_url: 
     await consuming.stop()
 
 
+async def test_a_broker_that_delivers_now_and_then_is_not_given_up(amqp_url: str, channel: AbstractChannel) -> None:
+    consuming = Consuming(amqp_url)
+    await consuming.start()
+    consuming.consumer._looks_in_vain = 2  # it was slow, twice
+    await send(channel, b"fox")
+    await consuming.next()
+    assert consuming.consumer._looks_in_vain == 0
+    await consuming.stop()
+
+
 async def test_a_broker_that_keeps_them_all_the_same_is_given_up(amqp_url: str, channel: AbstractChannel) -> None:
     consuming = Consuming(amqp_url, look_every_s=0.05)
     await consuming.consumer.start()
@@ -337,6 +348,18 @@ async def test_a_rung_gives_its_message_back_after_its_delay_with_our_header_and
     await publisher.close()
 
 
+async def test_a_copy_goes_nowhere_but_where_it_is_sent(
+    amqp_url: str, consuming: Consuming, channel: AbstractChannel
+) -> None:
+    publisher = RabbitPublisher(amqp_url, "test")
+    await send(channel, b"fox", headers={"CC": [topology.rung_queue(600)]})
+    delivery = await consuming.next()
+    await publisher.copy(delivery, topology.DEAD_QUEUE, {})
+    await publisher.close()
+    assert await get(channel, topology.DEAD_QUEUE) is not None
+    assert await get(channel, topology.rung_queue(600)) is None
+
+
 @pytest.mark.parametrize("value", ["soon", None, -3, 2.5, True, [1], {"a": 1}])
 async def test_a_header_that_is_no_number_makes_a_first_attempt(
     consuming: Consuming, channel: AbstractChannel, value: Any
@@ -345,6 +368,16 @@ async def test_a_header_that_is_no_number_makes_a_first_attempt(
     delivery = await consuming.next()
     assert delivery.attempt >= 1
     assert delivery.replays >= 0
+    await delivery.ack()
+
+
+@pytest.mark.parametrize("value", [2**62, "9" * 30])
+async def test_a_number_that_no_column_holds_is_a_smaller_one(
+    consuming: Consuming, channel: AbstractChannel, value: Any
+) -> None:
+    await send(channel, b"fox", headers={"x-attempt": value, "x-replays": value})
+    delivery = await consuming.next()
+    assert max(delivery.attempt, delivery.replays) < 2**31
     await delivery.ack()
 
 
@@ -389,6 +422,20 @@ async def test_a_channel_that_the_broker_closes_is_made_anew(consuming: Consumin
     await send(channel, b"later")
     assert (await consuming.next()).body == b"later"
     assert consuming.reconnects() == 1
+    assert consuming.consumer._in_hand == 1  # or the watchdog would take what was lost for work
+
+
+@pytest.mark.usefixtures("consuming")
+async def test_a_publisher_whose_connection_was_lost_makes_a_new_one(amqp_url: str) -> None:
+    publisher = RabbitPublisher(amqp_url, "test")
+    output = samples.output(samples.event())
+    event = completed(output, output.url)
+    await publisher.announce(event)
+    lost = publisher._connection
+    assert lost
+    await lost.close()
+    await publisher.announce(event)
+    await publisher.close()
 
 
 async def test_a_broker_that_restarts_is_waited_for_and_loses_nothing(private_rabbit: Callable[[], RabbitMQ]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.adapters.rabbit_publisher import RabbitPublisher
 from consumer.core.announcements import completed
-from consumer.core.errors import BrokerError
+from consumer.core.errors import BrokerError, StartError
 from tests import samples
 
 EVENT = completed(samples.output(samples.event()), "https://cdn.test/x.png")
@@ -46,7 +46,15 @@ async def test_a_task_that_is_cancelled_stays_cancelled(monkeypatch: pytest.Monk
         await task
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError("reset"), RuntimeError("writer is closed")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        ConnectionResetError("reset"),
+        RuntimeError("writer is closed"),
+        StartError("the login is refused, since a minute ago"),
+    ],
+)
 async def test_whatever_else_happens_to_a_connection_is_a_refusal(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
