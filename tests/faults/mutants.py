@@ -26,6 +26,7 @@ _STORE_IMAGE: Final = "consumer/handlers/store_image.py"
 _RETRY: Final = "consumer/core/retry.py"
 _DISPATCH: Final = "consumer/runtime/dispatch.py"
 _TRIAL: Final = "consumer/runtime/trial.py"
+_TURNS: Final = "consumer/runtime/turns.py"
 _WORKER: Final = "consumer/runtime/worker.py"
 _CONSUMER: Final = "consumer/adapters/rabbit_consumer.py"
 _PUBLISHER: Final = "consumer/adapters/rabbit_publisher.py"
@@ -45,6 +46,7 @@ _OF_SETTLE: Final = "tests/unit/test_settle.py"
 _OF_HANDLER: Final = "tests/unit/test_store_image.py"
 _OF_RETRY: Final = "tests/unit/test_retry.py"
 _OF_WORKER: Final = "tests/unit/test_worker.py"
+_OF_TURNS: Final = "tests/unit/test_turns.py"
 _OF_RABBIT: Final = "tests/integration/test_rabbit.py"
 _OF_BROKER: Final = "tests/contract/test_broker.py"
 _OF_RECORDS: Final = "tests/contract/test_records.py"
@@ -296,7 +298,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "works off what may kill its worker beside others",
-        "consumer/runtime/turns.py",
+        _TURNS,
         "                await self._nobody.wait()",
         "                assert self._nobody",
         _OF_WORKER,
@@ -680,6 +682,128 @@ MUTANTS: Final = (
         "            tally.break_off(redact(error.detail))",
         "            raise",
         "tests/unit/test_clean_up.py",
+    ),
+    Mutant(
+        "goes on with what is somebody else's by now",
+        _SETTLE,
+        "            except Exception:  # noqa: BLE001 for a defect",
+        "            except BaseException:  # noqa: BLE001 for a defect",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "does not pause between two tries of what is refused",
+        _SETTLE,
+        "            await asyncio.sleep(pause_s)",
+        "            await asyncio.sleep(0 * pause_s)",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "forgets in a dead letter how often it was replayed",
+        _SETTLE,
+        "topology.X_REPLAYS: verdict.replays,",
+        "topology.X_REPLAYS: 0,",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "tells in a dead letter another reason than in the row",
+        _SETTLE,
+        "topology.X_REASON: verdict.reason,",
+        "topology.X_REASON: outcome.reason,",
+        _OF_SETTLE,
+    ),
+    Mutant(
+        "waits for ever for one alone whose connection was lost",
+        _TURNS,
+        """            try:
+                await self._nobody.wait()
+                yield
+            finally:
+                self._open.set()""",
+        """            await self._nobody.wait()
+            yield
+            self._open.set()""",
+        _OF_TURNS,
+    ),
+    Mutant(
+        "begins beside one that is alone",
+        _TURNS,
+        "        while not self._open.is_set():",
+        "        if not self._open.is_set():",
+        _OF_TURNS,
+    ),
+    Mutant(
+        "takes two messages of one id for one suspect",
+        _TRIAL,
+        """(delivery.message_id or "").encode(), delivery.body)""",
+        """(delivery.message_id or "").encode())""",
+        _OF_WORKER,
+    ),
+    Mutant(
+        "takes every attempt for the first",
+        _DISPATCH,
+        "await self._outcome(event, cause, delivery.attempt)",
+        "await self._outcome(event, cause, 1)",
+        "tests/unit/test_dispatch.py",
+    ),
+    Mutant(
+        "lets those that found no room pay with an attempt",
+        _RETRY,
+        "            return Hold(error.reason, error.detail, _rung(delays_s, error.not_before_s))",
+        "            return _climb(error, attempt, delays_s, not_before_s=error.not_before_s)",
+        _OF_RETRY,
+    ),
+    Mutant(
+        "never gives back the room of a fetch that went wrong",
+        "consumer/adapters/host_turns.py",
+        """            try:
+                yield
+            finally:
+                host.ended(fetch)""",
+        """            yield
+            host.ended(fetch)""",
+        "tests/unit/test_host_turns.py",
+    ),
+    Mutant(
+        "counts the fetches of all hosts as those of one",
+        "consumer/adapters/http_source.py",
+        """self._turns.of(urlsplit(url).netloc.rpartition("@")[2])""",
+        """self._turns.of(urlsplit(url).scheme)""",
+        "tests/integration/test_http_source.py",
+    ),
+    Mutant(
+        "waits for ever for a probe's answer",
+        "consumer/runtime/health.py",
+        "asyncio.timeout(_TIMEOUT_S)",
+        "asyncio.timeout(None)",
+        "tests/unit/test_health.py",
+    ),
+    Mutant(
+        "lets one that gave up keep its whole group waiting",
+        "consumer/adapters/grouping.py",
+        """        if not future.done():
+            future.set_exception(error)""",
+        "        future.set_exception(error)",
+        "tests/unit/test_grouping.py",
+    ),
+    Mutant(
+        "keeps of a refused event what no row can hold",
+        "consumer/core/decode.py",
+        " and image_url.isprintable() else",
+        " else",
+        "tests/unit/test_decode.py",
+    ),
+    Mutant(
+        "takes what was lost for work, and so a stall for none",
+        _CONSUMER,
+        """        try:
+            async with self._slots:
+                await self._take(delivery)
+        finally:
+            self._in_hand -= 1""",
+        """        async with self._slots:
+            await self._take(delivery)
+        self._in_hand -= 1""",
+        f"{_OF_RABBIT}::test_a_channel_that_the_broker_closes_is_made_anew",
     ),
 )
 
