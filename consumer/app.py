@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,6 +53,7 @@ from schemas.environment import PART_PREFIX, DatabaseSettings
 
 _LAG_INTERVAL_S: Final = 1.0
 _TOUCH_EVERY_S: Final = 60.0
+_THREADS_BESIDES: Final = 8
 _SHARE_OF_HOST: Final = 0.25  # of the prefetch, for a source that does not answer: four of them would fill it
 
 _log = structlog.get_logger()
@@ -114,6 +116,9 @@ async def work(settings: WorkerSettings) -> int:
 
 
 async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
+    # Names whose servers are silent hold a thread each, and TEMP_DIR needs some of them.
+    threads = ThreadPoolExecutor(2 * settings.prefetch + _THREADS_BESIDES)
+    asyncio.get_running_loop().set_default_executor(threads)
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     metrics = Metrics()
     intake = Intake(metrics.intake_paused)

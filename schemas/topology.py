@@ -44,6 +44,10 @@ class Queue:
     bindings: tuple[str, ...] = ()
 
 
+CLASSIC_QUEUES: Final = (CLEANUP_QUEUE, CLEANUP_SCHEDULE_QUEUE)
+"""Those that are away while their node is: a cluster has one copy of each."""
+
+
 def rung_queue(delay_s: int) -> str:
     """Name of the queue that holds a message for `delay_s` seconds."""
     return f"{WORK_QUEUE}.retry.{delay_s}s"

@@ -39,7 +39,7 @@ class FakeDelivery:
     body: bytes = b""
     journal: Journal = field(default_factory=Journal)
     content_type: str | None = "application/cloudevents+json"
-    message_id: str | None = "message"
+    message_id: str = "message"
     attempt: int = 1
     replays: int = 0
     is_returned: bool = False
@@ -120,7 +120,7 @@ class FakeStore:
         return f"https://cdn.test/{key}"
 
     def link(self, key: str) -> str:
-        return self.url(key)
+        return f"{self.url(key)}?signed"
 
 
 class FakeRecords:

@@ -19,6 +19,8 @@ from consumer.core.errors import PermanentError
 from consumer.settings import Network
 from schemas.reasons import Reason
 
+_LONGEST_NAME: Final = 253  # that DNS has; a URL may hold more
+
 Address: TypeAlias = IPv4Address | IPv6Address
 
 # The table follows IANA's registries; one cloud keeps its metadata service on an address that IANA calls public.
@@ -49,7 +51,9 @@ class AddressGuard:
         """
         name = host.lower().rstrip(".")
         if self._hosts and not any(_matches(name, allowed) for allowed in self._hosts):
-            raise PermanentError(Reason.SOURCE_FORBIDDEN, f"the host {name} is none of SOURCE_ALLOWED_HOSTS")
+            raise PermanentError(
+                Reason.SOURCE_FORBIDDEN, f"the host {name[:_LONGEST_NAME]} is none of SOURCE_ALLOWED_HOSTS"
+            )
 
     def check_address(self, address: str) -> None:
         """The address may be connected to.

@@ -236,12 +236,15 @@ def _bucket(settings: OssSettings, endpoint: str, *, is_cname: bool) -> Any:  # 
 
 def _body(image: Image) -> bytes | AsyncIterator[bytes]:
     image.file.seek(0)
-    return image.file.read() if image.size_bytes <= _SLICE_BYTES else _slices(image)
+    return image.file.read(image.size_bytes) if image.size_bytes <= _SLICE_BYTES else _slices(image)
 
 
 async def _slices(image: Image) -> AsyncIterator[bytes]:
-    # Read here and now: what was just written or summed is in the page cache.
-    while part := image.file.read(_SLICE_BYTES):
+    # Read here and now: what was just written or summed is in the page cache. And no more of it than that: a file may
+    # have grown meanwhile.
+    left = image.size_bytes
+    while part := image.file.read(min(left, _SLICE_BYTES)):
+        left -= len(part)
         yield part
 
 

@@ -25,6 +25,9 @@ _MOST_CONNECTIONS: Final = 4  # grouped statements need few
 _SETTINGS: Final = {
     "application_name": "image-uploads",
     "timezone": "UTC",
+    # The lock of whoever fell silent between two statements must not stop everybody else until the machines' own
+    # patience ends, which is two hours. No transaction of ours waits for anything but the server.
+    "idle_in_transaction_session_timeout": "10s",
     # A plan made while the tables were empty would scan them for ever after.
     "plan_cache_mode": "force_custom_plan",
 }

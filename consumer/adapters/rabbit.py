@@ -1,13 +1,13 @@
 """Connections to RabbitMQ, and what is declared over them."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
     AuthenticationError,
@@ -29,6 +29,7 @@ from schemas.cancellation import loss_is_no_cancellation
 CONNECT_TIMEOUT_S: Final = 10
 _CLOSE_TIMEOUT_S: Final = 5
 PAUSE_S: Final = 1.0
+_ANSWER_TIMEOUT_S: Final = 2.0  # for what takes some milliseconds, and which no upload needs
 HEARTBEAT_S: Final = 10  # a dead peer is noticed after three of them; the library's 60 would mean three minutes
 _log = structlog.get_logger()
 
@@ -126,16 +127,19 @@ def tell_waiting(url: str, error: Exception) -> None:
 async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int]) -> None:
     """Exchange, queues and bindings exist as `schemas.topology` names them.
 
-    A classic queue that is there, but not to be had because its node is away, is left to the next connection.
+    A classic queue that is there, but not to be had because its node is away, is left to the next connection: until
+    then RabbitMQ 3.10 says that there is none, and 4.0 says nothing.
 
     Raises:
         StartError: something of that name exists with other arguments, and is left as it is.
     """
     for queue in topology.queues(retry_delays_s):
+        is_classic = queue.name in topology.CLASSIC_QUEUES
         try:
-            await _declare_queue(connection, queue)
-        except ChannelNotFoundEntity as error:
-            if queue.arguments["x-queue-type"] != "classic":
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S if is_classic else None):
+                await _declare_queue(connection, queue)
+        except (ChannelNotFoundEntity, TimeoutError) as error:
+            if not is_classic:
                 raise
             # None of them is needed for an upload, and a cluster that has lost one node goes on uploading.
             _log.warning("a queue is away with its node", queue=queue.name, error=redact(str(error)))
@@ -147,24 +151,38 @@ async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int])
 
 
 async def _declare_queue(connection: AbstractConnection, queue: topology.Queue) -> None:
-    with loss_is_no_cancellation():
-        # A refused declaration closes its channel, so each has one that can be thrown away.
-        async with connection.channel() as channel:
-            exchange = await channel.declare_exchange(topology.EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
-            declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
-            for routing_key in queue.bindings:
-                await declared.bind(exchange, routing_key)
+    async with _passing_channel(connection) as channel:
+        exchange = await channel.declare_exchange(topology.EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
+        for routing_key in queue.bindings:
+            await declared.bind(exchange, routing_key)
 
 
 async def queue_sizes(connection: AbstractConnection, queues: Sequence[str]) -> dict[str, int]:
-    """Messages that are ready in each queue that exists."""
+    """Messages that are ready in each queue that exists.
+
+    Raises:
+        OSError, AMQPError, TimeoutError: the broker is away.
+    """
     sizes: dict[str, int] = {}
     for name in queues:
         try:
-            with loss_is_no_cancellation():
-                async with connection.channel() as channel:
-                    queue = await channel.declare_queue(name, passive=True)
-                    sizes[name] = queue.declaration_result.message_count or 0
+            async with _passing_channel(connection) as channel:
+                queue = await channel.declare_queue(name, passive=True)
+                sizes[name] = queue.declaration_result.message_count or 0
         except ChannelNotFoundEntity:
             continue
     return sizes
+
+
+@asynccontextmanager
+async def _passing_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+    """A channel for one question, since a refusal closes it; it is left to itself if the broker does not answer."""
+    with loss_is_no_cancellation():
+        channel = await connection.channel()
+        try:
+            yield channel
+        finally:
+            with suppress(*LOST):
+                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                    await channel.close()

@@ -11,8 +11,10 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
 from consumer.adapters import rabbit
+from consumer.adapters.amqp_decoding import writable
 from consumer.core.errors import StalledError, StartError
 from consumer.core.ports import Delivery, Meter
+from consumer.core.records import fingerprint
 from consumer.core.redact import redact
 from schemas import topology
 from schemas.cancellation import loss_is_no_cancellation
@@ -36,7 +38,8 @@ class RabbitDelivery:
         self._message = message
         self.body = message.body
         self.content_type = message.content_type
-        self.message_id = message.message_id
+        # The library would give a copy without an id another one each time, and nobody would know it again.
+        self.message_id = message.message_id or fingerprint(message.body)
         self.attempt = max(1, _number(message.headers.get(topology.X_ATTEMPT), 1))
         self.replays = max(0, _number(message.headers.get(topology.X_REPLAYS), 0))
         returns = max(_number(message.headers.get(name), 0) for name in _DELIVERY_COUNTS)
@@ -63,7 +66,7 @@ class RabbitDelivery:
         }
         return aio_pika.Message(
             self.body,
-            headers={**own, **headers},
+            headers={**writable(own), **headers},
             content_type=self.content_type,
             content_encoding=self._message.content_encoding,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
@@ -160,7 +163,7 @@ class RabbitConsumer:
         await rabbit.close(connection)
 
     async def queue_sizes(self) -> dict[str, int]:
-        """Ready messages per queue.
+        """Ready messages of each queue that uploads go through.
 
         Raises:
             OSError, AMQPError: the broker is away.
@@ -170,7 +173,10 @@ class RabbitConsumer:
                 await self._subscribed.wait()
         if self._connection is None or not self._subscribed.is_set():
             raise ConnectionError("RabbitMQ does not deliver to this worker")
-        names = [queue.name for queue in topology.queues(self._retry_delays_s)]
+        # The classic ones are the schedule's, and asking for one that is away with its node takes its time.
+        names = [
+            each.name for each in topology.queues(self._retry_delays_s) if each.name not in topology.CLASSIC_QUEUES
+        ]
         return await rabbit.queue_sizes(self._connection, names)
 
     async def _serve(self, connection: AbstractConnection) -> None:

@@ -69,6 +69,7 @@ class RabbitDeadLetter(RabbitDelivery):
             message_id=self.message_id,
             event_id=cause.event_id,
             source=cause.source,
+            fingerprint=cause.fingerprint,
             job_id=cause.job_id,
             user_id=cause.user_id,
             image_url=redact_url(cause.image_url) if cause.image_url is not None else None,

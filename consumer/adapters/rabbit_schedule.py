@@ -140,7 +140,8 @@ class RabbitSchedule:
         """Ticks and requests are worked off; ends with an error once the connection or the queue is lost."""
         lost = asyncio.Event()
         messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        await self._consume(connection, messages, lost)
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            await self._consume(connection, messages, lost)
         await self._arm_or_mend(connection)
         while True:
             try:

@@ -26,7 +26,7 @@ async def read_apart(delivery: Delivery) -> Cause:
             told, _ = await reader.communicate(message.encode())
         return Cause(**{**json.loads(told), "replays": delivery.replays})
     except (OSError, TimeoutError, ValueError):
-        return Cause(fingerprint((delivery.message_id or "").encode(), delivery.body), delivery.replays)
+        return Cause(fingerprint(delivery.message_id.encode(), delivery.body), delivery.replays)
     finally:
         if reader is not None and reader.returncode is None:
             reader.kill()

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from consumer.core.outcome import Hold, Retry
+from consumer.core.ports import ObjectStore
 from consumer.core.records import Cause, Failure, Output
 from schemas.events import (
     CleanupCompleted,
@@ -18,6 +19,11 @@ from schemas.events import (
     ImageUploadFailedData,
     derive_id,
 )
+
+
+def current_url(output: Output, store: ObjectStore) -> str:
+    """Where to get the object now; one of another bucket, to which we have no key, is where it was put."""
+    return store.link(output.oss_key) if output.oss_bucket == store.bucket else output.url
 
 
 def completed(output: Output, image_url: str) -> ImageUploadCompleted:

@@ -11,9 +11,10 @@ class DeadLetter:
     `failed_at` is none if nothing in the message tells it. The text is as it came: it is redacted when it is shown.
     """
 
-    message_id: str | None
+    message_id: str
     event_id: str | None
     source: str | None
+    fingerprint: str
     job_id: str | None
     user_id: str | None
     image_url: str | None

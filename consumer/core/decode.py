@@ -27,13 +27,13 @@ class EventRefusedError(PermanentError):
         self.cause = cause
 
 
-def decode(body: bytes, *, content_type: str | None, message_id: str | None, replays: int = 0) -> ImageGenerated:
+def decode(body: bytes, *, content_type: str | None, message_id: str, replays: int = 0) -> ImageGenerated:
     """The event in `body`, valid in every field.
 
     Raises:
         EventRefusedError: the message is too large, not JSON, of another type, or has a wrong field.
     """
-    unnamed = Cause(fingerprint=fingerprint((message_id or "").encode(), body), replays=replays)
+    unnamed = Cause(fingerprint=fingerprint(message_id.encode(), body), replays=replays)
     if len(body) > MAX_BODY_BYTES:
         detail = f"the event has {len(body)} bytes; at most {MAX_BODY_BYTES} are allowed"
         raise EventRefusedError(Reason.TOO_LARGE, detail, _read(body, unnamed))

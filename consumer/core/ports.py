@@ -274,8 +274,8 @@ class Delivery(Protocol):
         """What the publisher says they are."""
 
     @property
-    def message_id(self) -> str | None:
-        """The publisher's id of the message."""
+    def message_id(self) -> str:
+        """The publisher's id of the message, or one that follows from its body; every copy has the same."""
 
     @property
     def attempt(self) -> int:

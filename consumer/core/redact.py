@@ -6,7 +6,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 MAX_DETAIL_CHARS: Final = 500
 _MAX_URL_CHARS: Final = 2000
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"<>]+", re.IGNORECASE)  # quotes and brackets may belong to it
+# Quotes and brackets may belong to it. The scheme is bounded, or a long word without one would take quadratic time.
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s\"<>]+", re.IGNORECASE)
 _DATA_URL: Final = re.compile(r"(data:[^,\s]{0,100},)\S+", re.IGNORECASE)
 
 

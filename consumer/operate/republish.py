@@ -8,7 +8,7 @@ from typing import TypeAlias
 from consumer.adapters.oss import OssStore
 from consumer.adapters.postgres_history import PostgresHistory, Span
 from consumer.adapters.rabbit_publisher import RabbitPublisher
-from consumer.core.announcements import completed, failed
+from consumer.core.announcements import completed, current_url, failed
 from consumer.core.ports import Broker
 from consumer.core.records import Failure, Output
 from consumer.operate.display import progress
@@ -106,7 +106,7 @@ def _as_it_was(output: Output) -> str:
 
 
 def _presigned(store: OssStore) -> Callable[[Output], str]:
-    return lambda output: store.link(output.oss_key)
+    return lambda output: current_url(output, store)
 
 
 async def _merged(*sources: AsyncIterator[tuple[int, Record]]) -> AsyncIterator[Record]:

@@ -67,7 +67,7 @@ class Health:
             await asyncio.sleep(_INTERVAL_IN_TROUBLE_S)
 
     async def _ask(self, dependency: str) -> None:
-        self._asked_at[dependency] = time.monotonic()
+        asked_at = time.monotonic()
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._probes[dependency]()
@@ -80,5 +80,6 @@ class Health:
         else:
             self._problems.pop(dependency, None)
             self._troubled[dependency].clear()
+        self._asked_at[dependency] = asked_at  # only now: who is cancelled in between has no answer for others
         for lamp in self._lamps:
             lamp(dependency, up=dependency not in self._problems)

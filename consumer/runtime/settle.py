@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from consumer.core.announcements import completed, delayed, expired, failed
+from consumer.core.announcements import completed, current_url, delayed, expired, failed
 from consumer.core.errors import BrokerError, DependencyError
 from consumer.core.outcome import Duplicate, Failed, Hold, Outcome, Retry, Stored
 from consumer.core.ports import Broker, Delivery, ImageSource, Meter, ObjectStore, Records
@@ -71,7 +71,7 @@ class Settle:
 
     async def _announce_completion(self, cause: Cause, output: Output) -> None:
         with self.meter.stage("announce"):
-            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+            await self.broker.announce(completed(output, current_url(output, self.store)))
         await self._discard(cause)
 
     async def _announce_again(self, delivery: Delivery, cause: Cause, output: Output) -> None:

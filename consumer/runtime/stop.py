@@ -35,11 +35,12 @@ class Stop:
         loop.add_signal_handler(signal.SIGINT, self.ask, _INTERRUPTED)
 
     def ask(self, exit_code: int) -> None:
-        """The program is to end with this code; the time that it has for that runs from the first call."""
+        """The program is to end, with the code of the first call, and has so many seconds from then on."""
+        if self._asked.is_set():
+            return
         self.exit_code = exit_code
-        if not self._asked.is_set():
-            asyncio.get_running_loop().call_later(self._within_s, self._leave)
         self._asked.set()
+        asyncio.get_running_loop().call_later(self._within_s, self._leave)
 
     async def or_result(self, work: Coroutine[Any, Any, Result]) -> Result | None:
         """What the work returns or raises, or none if a signal came first; then the work was cancelled."""

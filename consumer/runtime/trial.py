@@ -1,10 +1,11 @@
 """Suspects: deliveries that came back so often that they may be what ends their workers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -17,6 +18,8 @@ from consumer.runtime.turns import Turns
 from schemas.reasons import Reason
 
 MOST_CRASHES: Final = 5
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
 
 ReadApart: TypeAlias = Callable[[Delivery], Awaitable[Cause]]
 
@@ -42,7 +45,7 @@ class Trial:
     @asynccontextmanager
     async def of(self, delivery: Delivery) -> AsyncIterator[Dispatched | None]:
         """The suspect is being tried; or is not, and this is what becomes of it instead."""
-        suspect = fingerprint(str(delivery.replays).encode(), (delivery.message_id or "").encode(), delivery.body)
+        suspect = fingerprint(str(delivery.replays).encode(), delivery.message_id.encode(), delivery.body)
         try:
             crashes = await self.trials.crashes(suspect)
         except DependencyError as error:
@@ -66,10 +69,18 @@ class Trial:
                 hold = _held(delivery, error.reason, error.detail, self.retry_delays_s[0])
             yield hold
         finally:
+            await self._erase(trial)
+
+    async def _erase(self, trial: UUID) -> None:
+        # For as long as it takes: a note that stays counts as a worker that ended.
+        pause_s = _FIRST_PAUSE_S
+        while True:
             try:
-                await self.trials.end(trial)
+                return await self.trials.end(trial)
             except DependencyError as error:
-                _log.warning("the note of a trial was not erased", error=error.detail)
+                _log.warning("the note of a trial is not erased yet", error=error.detail)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _consequence(self, delivery: Delivery, crashes: int) -> Dispatched:
         detail = f"{crashes} workers ended over it"

@@ -53,7 +53,9 @@ class Node(RabbitMQ):
         with (self.directory / "rabbitmq.conf").open("a") as conf:
             conf.write("cluster_formation.peer_discovery_backend = classic_config\n")
             conf.write("cluster_partition_handling = pause_minority\n")  # what its documentation advises for three
-            for number, name in enumerate(_names(), start=1):
+            # Not those after it: from RabbitMQ 4 on, a new node waits for minutes for those that are not up.
+            known = _names()[: _names().index(self.node) + 1]
+            for number, name in enumerate(known, start=1):
                 conf.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
 
     def _programs(self, ports: Mapping[str, int]) -> Sequence[Program]:

@@ -85,13 +85,13 @@ MUTANTS: Final = (
         "deletes the temp file before the completion is confirmed",
         _SETTLE,
         """        with self.meter.stage("announce"):
-            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+            await self.broker.announce(completed(output, current_url(output, self.store)))
         await self._discard(cause)
 
     async def _announce_again(""",
         """        await self._discard(cause)
         with self.meter.stage("announce"):
-            await self.broker.announce(completed(output, self.store.link(output.oss_key)))
+            await self.broker.announce(completed(output, current_url(output, self.store)))
 
     async def _announce_again(""",
         _OF_SETTLE,

@@ -11,13 +11,14 @@ import pytest
 
 from consumer.adapters import migrations, postgres
 from consumer.adapters.postgres_cleanup import _USES
-from consumer.adapters.postgres_records import _FIND, _NEVER_EVENTS, PostgresRecords
+from consumer.adapters.postgres_records import _FIND, _NEVER_EVENTS, PostgresRecords, _take_numbering_lock
 from consumer.core.errors import DependencyError, StartError
 from consumer.core.records import Cause, Recorded
 from consumer.core.source_file import source_file
 from sandbox.postgres import Postgres
 from schemas.reasons import Reason
 from tests import samples
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.real
 
@@ -300,6 +301,20 @@ async def test_a_database_that_is_away_is_a_neighbours_fault_and_comes_back_by_i
     server.start()
     assert (await records.find(Cause.of(event))).output == output
     await postgres.close_pool(pool)
+
+
+async def test_who_falls_silent_while_it_draws_a_number_stops_nobody_else_for_long(
+    database_url: str, records: PostgresRecords
+) -> None:
+    output = samples.output(samples.event())
+    async with Proxy(database_url) as proxy:
+        other = await postgres.open_pool(proxy.url())
+        silent = await other.acquire()
+        await silent.transaction().start()
+        await _take_numbering_lock(silent)
+        proxy.freeze()
+        assert await records.record(output) == output
+        other.terminate()
 
 
 async def test_a_probe_leaves_no_row_and_fails_where_none_could_be_written(

@@ -115,6 +115,33 @@ async def test_declaring_twice_is_declaring_once(amqp_url: str) -> None:
     assert sizes == dict.fromkeys((queue.name for queue in topology.queues((5, 30))), 0)
 
 
+async def test_queues_that_are_away_with_their_node_keep_no_upload_waiting(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on RabbitMQ 4, where whoever declares such a queue gets no answer, nor does whoever closes his channel."""
+    declare_queue, close = aio_pika.Channel.declare_queue, aio_pika.Channel.close
+    silent = []
+
+    async def declared(channel: aio_pika.Channel, name: str, **more: Any) -> Any:
+        if name not in topology.CLASSIC_QUEUES:
+            return await declare_queue(channel, name, **more)
+        silent.append(channel)
+        return await asyncio.Event().wait()
+
+    async def closed(channel: aio_pika.Channel, *more: Any) -> None:
+        if channel in silent:
+            await asyncio.Event().wait()
+        await close(channel, *more)
+
+    monkeypatch.setattr(aio_pika.Channel, "declare_queue", declared)
+    monkeypatch.setattr(aio_pika.Channel, "close", closed)
+    monkeypatch.setattr(rabbit, "_ANSWER_TIMEOUT_S", 0.2)
+    async with asyncio.timeout(20), await rabbit.connect_and_declare(amqp_url, "test", (5,)) as connection:
+        names = [queue.name for queue in topology.queues((5,)) if queue.name not in topology.CLASSIC_QUEUES]
+        assert (await rabbit.queue_sizes(connection, names)).keys() == set(names)
+    assert len(silent) == len(topology.CLASSIC_QUEUES)
+
+
 async def test_a_queue_of_our_name_with_other_arguments_is_told_and_left(
     amqp_url: str, channel: AbstractChannel
 ) -> None:
@@ -346,6 +373,37 @@ async def test_a_rung_gives_its_message_back_after_its_delay_with_our_header_and
     assert stripped == {"x-own": "kept", "x-attempt": 2, "x-reason": "source_gone"}
     assert (dead.correlation_id, dead.content_type, dead.expiration) == ("abc123", "application/json", None)
     await publisher.close()
+
+
+async def test_what_names_no_id_has_the_same_one_in_every_copy(
+    amqp_url: str, consuming: Consuming, channel: AbstractChannel
+) -> None:
+    publisher = RabbitPublisher(amqp_url, "test")
+    await send(channel, b"fox")
+    delivery = await consuming.next()
+    assert isinstance(delivery, RabbitDelivery)
+    delivery._message.message_id = None  # type: ignore[misc]  # our library would publish none without
+    nameless = RabbitDelivery(delivery._message)
+    for _ in range(2):
+        await publisher.copy(nameless, topology.DEAD_QUEUE, {})
+    copies = [await get(channel, topology.DEAD_QUEUE) for _ in range(2)]
+    assert {copy.message_id for copy in copies if copy} == {nameless.message_id}
+    await publisher.close()
+
+
+async def test_headers_that_cannot_be_written_are_left_out_of_a_copy(
+    amqp_url: str, consuming: Consuming, channel: AbstractChannel
+) -> None:
+    publisher = RabbitPublisher(amqp_url, "test")
+    await send(channel, b"fox", headers={"x-own": "kept"})
+    delivery = await consuming.next()
+    assert isinstance(delivery, RabbitDelivery)
+    delivery._message.headers["odd"] = b"\xe9"  # as the library reads text that is not UTF-8
+    await publisher.copy(delivery, topology.DEAD_QUEUE, {"x-attempt": 2})
+    await publisher.close()
+    dead = await get(channel, topology.DEAD_QUEUE)
+    assert dead is not None
+    assert {**dead.headers, "x-delivery-count": 0} == {"x-own": "kept", "x-attempt": 2, "x-delivery-count": 0}
 
 
 async def test_a_copy_goes_nowhere_but_where_it_is_sent(

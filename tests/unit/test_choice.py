@@ -13,6 +13,7 @@ LETTER = DeadLetter(
     message_id="m",
     event_id="e",
     source="/generators/test",
+    fingerprint="f",
     job_id="abc123",
     user_id="test@factory-buy.com",
     image_url="https://cdn.test/fox.png",

@@ -24,7 +24,7 @@ def refusal(body: bytes, content_type: str | None = EVENT) -> EventRefusedError:
 )
 def test_an_event_is_read_whatever_of_the_accepted_content_types_it_has(content_type: str | None) -> None:
     event = samples.event()
-    assert decode(event.body(), content_type=content_type, message_id=None) == event
+    assert decode(event.body(), content_type=content_type, message_id="m") == event
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", b"\xff\xfe", b'{"id": ', b"[" * 100_000])
@@ -121,7 +121,7 @@ def test_no_json_in_any_field_makes_it_raise_anything_else(outer: str, inner: st
     (document["data"] if deep else document)[inner if deep else outer] = value
     body = json.dumps(document).encode()
     try:
-        event = decode(body, content_type=EVENT, message_id=None)
+        event = decode(body, content_type=EVENT, message_id="m")
     except EventRefusedError as refused:
         refused.cause.failure_id  # noqa: B018 it can be derived
     else:

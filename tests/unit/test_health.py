@@ -72,6 +72,27 @@ async def test_those_who_want_to_know_at_one_time_share_a_probe_that_began_after
     assert probes == 2
 
 
+async def test_who_gives_up_waiting_for_a_probe_leaves_no_answer_for_others() -> None:
+    begun = asyncio.Event()
+    probes = 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        begun.set()
+        if probes == 1:
+            await asyncio.Event().wait()
+
+    health = Health(["storage"])
+    health.watch("storage", probe)
+    first = asyncio.create_task(health.answers("storage"))
+    await begun.wait()
+    second = asyncio.create_task(health.answers("storage"))
+    first.cancel()
+    assert await second
+    assert probes == 2
+
+
 async def test_trouble_that_somebody_else_came_upon_is_asked_after_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

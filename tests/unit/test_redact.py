@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,18 @@ def test_what_a_reader_needs_stays() -> None:
 def test_a_data_url_keeps_its_type_and_loses_its_data() -> None:
     assert redact_url("data:image/png;base64,CANARY") == "data:image/png;base64,…"
     assert "CANARY" not in redact("broken: data:image/png;base64,CANARY")
+
+
+@pytest.mark.parametrize("start", ["", "a", "data:", "https://"])
+def test_what_a_server_says_at_length_takes_no_time_to_speak_of(start: str) -> None:
+    began = time.process_time()
+    assert len(redact(start + "a" * 2**20)) <= MAX_DETAIL_CHARS
+    redact(start * 2**16)
+    assert time.process_time() - began < 20  # a quadratic search would take an hour
+
+
+def test_a_url_behind_a_long_word_does_not_show_its_credentials() -> None:
+    assert "CANARY" not in redact("a" * 1000 + "https://user:CANARY@host/")
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://[::1", "//"])

@@ -56,6 +56,15 @@ async def test_a_stored_image_is_announced_then_its_file_goes_then_the_ack(
     assert FILE not in house.source.images
 
 
+@pytest.mark.parametrize(("bucket", "url"), [(FakeStore.bucket, "?signed"), ("an-older-one", "/x.png")])
+async def test_a_completion_names_where_the_object_is_though_workers_store_elsewhere_by_now(
+    house: House, bucket: str, url: str
+) -> None:
+    await house.settles(Duplicate(replace(house.output, oss_bucket=bucket)))
+    [event] = house.broker.announced
+    assert event.data.image_url.endswith(url)
+
+
 async def test_a_failure_is_recorded_then_announced_then_dead_lettered_then_acked(house: House) -> None:
     assert await house.settles(FAILED, attempt=3) == Failed(Reason.NOT_AN_IMAGE, "no image at https://cdn.test/x")
     assert house.journal == ["fail", "announce failed", "copy to image-uploads.dead", "ack"]

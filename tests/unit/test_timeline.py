@@ -22,6 +22,7 @@ from consumer.operate.timeline import (
     contradictions,
     timeline,
 )
+from schemas.reasons import Reason
 from tests import samples
 
 LATER = datetime(2026, 11, 22, 14, tzinfo=UTC)  # the event is of 13:18
@@ -36,6 +37,7 @@ LETTER = DeadLetter(
     message_id=EVENT.id,
     event_id=EVENT.id,
     source=EVENT.source,
+    fingerprint=CAUSE.fingerprint,
     job_id=EVENT.data.job_id,
     user_id=EVENT.data.user_id,
     image_url=FILE,
@@ -106,6 +108,17 @@ def test_the_time_of_an_event_is_read_from_the_key_of_its_object() -> None:
     assert happened_at("users/u/jobs/j/image-123.png") is None
 
 
+# Of another event, which used the name of one that is stored.
+OTHER = replace(FAILED, row=replace(FAILED.row, fingerprint="other", reason=Reason.CONFLICTING_EVENT))
+OTHERS_LETTER = replace(LETTER, fingerprint="other", reason="conflicting_event")
+
+
+def test_an_event_that_conflicts_with_a_stored_one_is_not_taken_for_it() -> None:
+    of = known(outputs=[STORED], failures=[OTHER], letters=[OTHERS_LETTER])
+    (letter,) = [entry.text for entry in timeline(of) if entry.what == "dead letter"]
+    assert "stored" not in letter
+
+
 @pytest.mark.parametrize(
     ("of", "says"),
     [
@@ -144,6 +157,7 @@ def test_what_cannot_be_is_named(of: Known, says: str) -> None:
         known(failures=[FAILED], letters=[LETTER], files={FILE: TempFile(LATER)}),
         known(failures=[FAILED]),
         known(letters=[replace(LETTER, reason="crash_loop", worker=None)]),
+        known(outputs=[STORED], failures=[OTHER], letters=[OTHERS_LETTER], files={FILE: TempFile(LATER)}),
         known(outputs=[STORED], failures=[replace(FAILED, row=samples.failure(replace(CAUSE, fingerprint="other")))]),
     ],
 )
