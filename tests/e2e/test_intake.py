@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
@@ -14,7 +15,8 @@ from schemas import topology
 from tests.e2e.background import Background
 from tests.e2e.conftest import StartWorker
 from tests.e2e.image_host import ImageHost
-from tests.e2e.product_process import WorkerProcess
+from tests.e2e.product_process import ProductProcess, WorkerProcess
+from tests.e2e.silent_names import DOMAIN
 from tests.e2e.watched_oss import WatchedOss
 from tests.e2e.wire import COMPLETED, DELAYED, FAILED, Wire, event
 
@@ -25,8 +27,33 @@ Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 MANY = 20
 
 
+class SilentNamesWorker(WorkerProcess):
+    """See `tests.e2e.silent_names`."""
+
+    command = ("tests.e2e.silent_names", "worker")
+
+
 async def shows(worker: WorkerProcess, *lines: str) -> bool:
     return await asyncio.to_thread(eventually, lambda: set(lines) <= set(worker.get("/metrics")[1].splitlines()), 30)
+
+
+async def test_names_that_nobody_resolves_keep_no_other_source_waiting_and_no_stop(
+    settings: dict[str, str], temp_dir: Path, started: list[ProductProcess], wire: Wire, tmp_path: Path, png: bytes
+) -> None:
+    worker = SilentNamesWorker({**settings, "DRAIN_TIMEOUT_S": "1"}, tmp_path / "worker")
+    started.append(worker)
+    await asyncio.to_thread(worker.await_ready)
+    for number in range(MANY):
+        await wire.publish(event(f"http://cdn-{number}{DOMAIN}/fox.png", f"silent-{number}"))
+    assert await shows(worker, f"image_uploads_in_flight {MANY:.1f}")
+    for number in range(MANY):
+        file = temp_dir / f"{number}.png"
+        file.write_bytes(png)
+        await wire.publish(event(file.as_uri(), f"file-{number}"))
+    await wire.hears(COMPLETED, MANY)
+    assert await shows(worker, f"image_uploads_in_flight {MANY:.1f}")
+    assert (await asyncio.to_thread(worker.get, "/readyz"))[0] == 200
+    assert await asyncio.to_thread(worker.stop) == 1  # threads that never end, too, are left behind
 
 
 async def test_while_oss_fails_its_probe_deliveries_wait_in_the_queue_and_go_on_when_it_answers(
