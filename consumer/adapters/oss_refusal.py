@@ -70,7 +70,7 @@ class Refusal:
     def blame(self) -> UploadError:
         """The error that it is, with the blame."""
         trouble = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or self.status in _TROUBLE_STATUSES
-        if trouble or self.code.endswith(_TROUBLE_CODES) or self.status <= 0:
+        if trouble or self.code.endswith(_TROUBLE_CODES):
             return DependencyError("storage", Reason.STORAGE_UNAVAILABLE, self.detail)
         if self.code in _BAD_REQUEST and not self.ec.startswith(_OF_SIGNATURES):
             return PermanentError(Reason.STORAGE_REFUSED, self.detail)
