@@ -142,7 +142,7 @@ async def declare(connection: AbstractConnection, retry_delays_s: Sequence[int])
             if not is_classic:
                 raise
             # None of them is needed for an upload, and a cluster that has lost one node goes on uploading.
-            _log.warning("a queue is away with its node", queue=queue.name, error=redact(str(error)))
+            _log.warning("a queue is away with its node", queue=queue.name, error=redact(str(error) or "no answer"))
         except ChannelPreconditionFailed as error:
             raise StartError(
                 f"{queue.name} or the exchange {topology.EXCHANGE} exists with other arguments ({error}): "
