@@ -167,10 +167,15 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     stack.push_async_callback(consumer.close)
     await consumer.start()
 
+    schedule = RabbitSchedule(
+        amqp_url, worker_id, interval_s=settings.cleanup_interval_s, retry_delays_s=settings.retry_delays_s
+    )
+
     async def probe_broker() -> None:
         sizes: dict[str, int] = {}
         try:
-            sizes = await consumer.queue_sizes()
+            sizes = await schedule.queue_sizes()
+            sizes |= await consumer.queue_sizes()
             await broker.probe()
         finally:
             metrics.queues(sizes)  # no figure rather than one that is no longer true
@@ -179,9 +184,6 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     health.watch("database", records.probe)
     health.watch("storage", store.probe)
     health.watch("temp_dir", partial(_probe_temp_dir, settings.temp_dir))
-    schedule = RabbitSchedule(
-        amqp_url, worker_id, interval_s=settings.cleanup_interval_s, retry_delays_s=settings.retry_delays_s
-    )
     clean_up = _clean_up(settings, PostgresCleanup(pool), store, broker, schedule, metrics)
     cleaning = Cleaning(clean_up, broker, schedule, metrics, is_scheduled=settings.cleanup_interval_s > 0)
     return _Parts(metrics, health, worker, consumer, schedule, cleaning)

@@ -30,6 +30,7 @@ Take: TypeAlias = Callable[[CleanupDelivery], Coroutine[Any, Any, None]]
 
 _ARM_EVERY_S: Final = 60.0
 _ANSWER_TIMEOUT_S: Final = 10.0  # a blocked connection makes no error, only silence
+_COUNT_TIMEOUT_S: Final = 1.0  # whoever asks wants to know about other queues as well
 _LONGEST_PAUSE_S: Final = 30.0
 _CAME_FROM: Final = "x-first-death-queue"  # what the broker notes of a message that a queue's time limit moved
 
@@ -61,6 +62,7 @@ class RabbitSchedule:
         self._interval_s = interval_s
         self._retry_delays_s = retry_delays_s
         self._connection: AbstractConnection | None = None
+        self._is_connected = asyncio.Event()
         self._publishing: AbstractChannel | None = None
         self._told = ""
 
@@ -108,6 +110,17 @@ class RabbitSchedule:
             pass  # the queue is full: one is pending
         except rabbit.LOST as error:
             raise BrokerError(f"RabbitMQ did not confirm a tick: {error!r}") from error
+
+    async def queue_sizes(self) -> dict[str, int]:
+        """Ready messages of each queue that cleanups go through; of none if they are away with their node."""
+        try:
+            async with asyncio.timeout(_COUNT_TIMEOUT_S):
+                await self._is_connected.wait()
+                if self._connection is not None:
+                    return await rabbit.queue_sizes(self._connection, topology.CLASSIC_QUEUES)
+        except rabbit.LOST as error:
+            self._tell(error)
+        return {}
 
     async def is_empty(self) -> bool:
         """Whether no event is ready or waits on a rung: see `Backlog.is_empty`."""
@@ -212,9 +225,11 @@ class RabbitSchedule:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
         self._connection = await rabbit.connect_and_declare(self._url, self._name, self._retry_delays_s)
+        self._is_connected.set()
         try:
             yield self._connection
         finally:
+            self._is_connected.clear()
             connection, self._connection, self._publishing = self._connection, None, None
             await rabbit.close(connection)
 

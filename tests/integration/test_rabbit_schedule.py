@@ -300,6 +300,16 @@ async def _nothing_counted(_connection: AbstractConnection, queues: list[str]) -
     return dict.fromkeys(queues, 0)
 
 
+async def test_its_own_queues_are_counted_while_it_is_connected(amqp_url: str, connection: AbstractConnection) -> None:
+    schedule = RabbitSchedule(amqp_url, "test", interval_s=3600, retry_delays_s=LADDER)
+    assert await schedule.queue_sizes() == {}
+    worker = Worker(amqp_url, 3600)
+    async with worker.running():
+        while (await worker.schedule.queue_sizes()).get(topology.CLEANUP_SCHEDULE_QUEUE) != 1:  # noqa: ASYNC110 a count
+            await asyncio.sleep(0)
+        assert (await worker.schedule.queue_sizes()).keys() == set(topology.CLASSIC_QUEUES)
+
+
 async def test_without_a_connection_nobody_knows_what_waits(amqp_url: str) -> None:
     with pytest.raises(BrokerError):
         await Worker(amqp_url, 1).schedule.is_empty()
