@@ -109,10 +109,14 @@ async def work(settings: WorkerSettings) -> int:
             stop.is_idle = parts.worker.is_idle
             if await stop.or_result(_run(parts)):
                 stop.ask(FAILED)
-            await parts.consumer.stop()
-            await parts.worker.drain()
+            await stop.drain(_drain(parts))
         _log.info("stopped")
     return stop.exit_code
+
+
+async def _drain(parts: _Parts) -> None:
+    await parts.consumer.stop()
+    await parts.worker.drain()
 
 
 async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
@@ -174,9 +178,9 @@ async def _open(settings: WorkerSettings, stack: AsyncExitStack) -> _Parts:
     async def probe_broker() -> None:
         sizes: dict[str, int] = {}
         try:
-            sizes = await schedule.queue_sizes()
-            sizes |= await consumer.queue_sizes()
+            sizes = await consumer.queue_sizes()
             await broker.probe()
+            sizes |= await schedule.queue_sizes()
         finally:
             metrics.queues(sizes)  # no figure rather than one that is no longer true
 

@@ -7,7 +7,7 @@ whoever asks for it, and a run takes as long as it takes.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
@@ -113,13 +113,11 @@ class RabbitSchedule:
 
     async def queue_sizes(self) -> dict[str, int]:
         """Ready messages of each queue that cleanups go through; of none if they are away with their node."""
-        try:
+        with suppress(*rabbit.LOST):
             async with asyncio.timeout(_COUNT_TIMEOUT_S):
                 await self._is_connected.wait()
                 if self._connection is not None:
                     return await rabbit.queue_sizes(self._connection, topology.CLASSIC_QUEUES)
-        except rabbit.LOST as error:
-            self._tell(error)
         return {}
 
     async def is_empty(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from uuid import UUID, uuid4
 
@@ -41,6 +41,7 @@ class Trial:
     """Reads what a message names in another process."""
     turns: Turns
     retry_delays_s: Sequence[int]
+    _erasing: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @asynccontextmanager
     async def of(self, delivery: Delivery) -> AsyncIterator[Dispatched | None]:
@@ -69,10 +70,14 @@ class Trial:
                 hold = _held(delivery, error.reason, error.detail, self.retry_delays_s[0])
             yield hold
         finally:
-            await self._erase(trial)
+            try:
+                await self.trials.end(trial)
+            except DependencyError:
+                # For as long as it takes, since a note that stays counts as a worker that ended; but beside the work.
+                self._erasing.add(erasing := asyncio.create_task(self._erase(trial)))
+                erasing.add_done_callback(self._erasing.discard)
 
     async def _erase(self, trial: UUID) -> None:
-        # For as long as it takes: a note that stays counts as a worker that ended.
         pause_s = _FIRST_PAUSE_S
         while True:
             try:

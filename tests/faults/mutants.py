@@ -799,7 +799,7 @@ MUTANTS: Final = (
     Mutant(
         "stops only when everybody else has answered",
         "consumer/runtime/stop.py",
-        "        asyncio.get_running_loop().call_later(self._within_s, self._leave)",
+        "            loop.call_later(self._within_s, self._leave)",
         "",
         "tests/e2e/test_stopping.py",
     ),

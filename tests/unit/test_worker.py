@@ -168,8 +168,10 @@ async def test_the_note_of_a_trial_is_erased_however_long_the_database_is_away(h
     house.gate.set()
     house.trials.journal.trouble["end"] = DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
     await house.worker.take(suspect())
+    assert house.worker.is_idle()
+    while house.trials.begun:  # noqa: ASYNC110 a note tells nobody
+        await asyncio.sleep(0.01)
     assert house.order == ["crashes", "begin", "the handler", "end"]
-    assert not house.trials.begun
 
 
 async def test_what_has_ended_too_many_workers_fails_unread_and_its_replay_is_tried_again(house: House) -> None:
