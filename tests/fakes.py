@@ -12,7 +12,7 @@ from uuid import UUID
 from fastcrc import crc64
 
 from consumer.core.cleanup import BATCH, Place
-from consumer.core.errors import BrokerError, PermanentError, TransientError
+from consumer.core.errors import BrokerError, DependencyError, PermanentError, TransientError
 from consumer.core.ports import CleanupOutcome, Delivery, FileUse, Format, FoundFile, Image, ListedObject, Removal
 from consumer.core.records import Cause, Failure, Output, Recorded, conflict_id
 from schemas.events import CleanupTask, CloudEvent
@@ -275,6 +275,7 @@ class FakeTrials:
     def __init__(self, journal: Journal | None = None) -> None:
         self.journal = journal if journal is not None else Journal()
         self.begun: dict[UUID, str] = {}
+        self.away = 0  # so many times it does not erase a note
 
     async def crashes(self, suspect: str) -> int:
         self.journal.step("crashes")
@@ -285,6 +286,9 @@ class FakeTrials:
         self.begun[trial] = suspect
 
     async def end(self, trial: UUID) -> None:
+        if self.away:
+            self.away -= 1
+            raise DependencyError("database", Reason.DATABASE_UNAVAILABLE, "away")
         self.journal.step("end")
         self.begun.pop(trial, None)
 
